@@ -1,0 +1,1 @@
+"""ktrdr: research platform for neuro-fuzzy trading strategies."""

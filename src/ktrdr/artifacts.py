@@ -1,0 +1,143 @@
+"""Content-addressed files: an artifact's name is the SHA-256 of its bytes, so it can never change.
+
+Bars segments, model files, results and logs are artifacts. Whoever knows the digest can fetch and verify it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
+
+__all__ = ["ArtifactStore", "FileArtifactStore", "check_digest", "sha256_of"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_CHUNK = 1 << 20
+
+
+def check_digest(text: str) -> str:
+    """Return ``text`` if it is 64 lower-case hexadecimal digits.
+
+    Raises
+    ------
+    InvalidInput
+        Otherwise; so a digest can never be a path.
+    """
+    if not isinstance(text, str) or not _DIGEST.match(text):
+        raise InvalidInput(f"'{str(text)[:80]}' is not a SHA-256 digest: 64 lower-case hexadecimal digits.")
+    return text
+
+
+def sha256_of(content: bytes) -> str:
+    """The digest of ``content``."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class ArtifactStore(Protocol):
+    """Where artifacts are kept.
+
+    Laws
+    ----
+    - ``put`` is idempotent and returns the SHA-256 of the content; the bytes are durable when it returns.
+    - ``path`` gives a readable local file whose bytes were verified against the digest; never a torn one.
+    - A missing artifact raises NotFound, damaged bytes raise CorruptArtifact; neither returns quietly.
+    - Safe for several processes at once.
+    """
+
+    def put(self, content: bytes) -> str: ...
+    def path(self, digest: str) -> Path: ...
+    def read(self, digest: str) -> bytes: ...
+    def has(self, digest: str) -> bool: ...
+
+
+class FileArtifactStore:
+    """Artifacts as files under ``root/ab/abcdef...``; written beside, synced, renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def location(self, digest: str) -> Path:
+        """Where the artifact is or would be; says nothing about its existence."""
+        check_digest(digest)
+        return self.root / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        return self.location(digest).is_file()
+
+    def put(self, content: bytes) -> str:
+        digest = sha256_of(content)
+        self.put_stream([content], digest)
+        return digest
+
+    def put_stream(self, chunks: Iterable[bytes], digest: str) -> None:
+        """Store a stream that claims to have ``digest``.
+
+        Raises
+        ------
+        CorruptArtifact
+            If it has another; nothing is kept.
+        """
+        target = self.location(digest)
+        if target.is_file():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
+        try:
+            sha = hashlib.sha256()
+            with os.fdopen(handle, "wb") as file:
+                for chunk in chunks:
+                    sha.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if sha.hexdigest() != digest:
+                raise CorruptArtifact(
+                    f"Received bytes of digest {sha.hexdigest()}, expected {digest}; not stored."
+                )
+            os.replace(temporary, target)
+            _sync_directory(target.parent)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def path(self, digest: str) -> Path:
+        target = self.location(digest)
+        sha = hashlib.sha256()
+        try:
+            with target.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    sha.update(chunk)
+        except FileNotFoundError:
+            raise NotFound("artifact", digest) from None
+        if sha.hexdigest() != digest:
+            raise CorruptArtifact(
+                f"Artifact {digest} is damaged on disk ({target}): its bytes have digest {sha.hexdigest()}. "
+                "Delete the file; it will be fetched or made again."
+            )
+        return target
+
+    def read(self, digest: str) -> bytes:
+        return self.path(digest).read_bytes()
+
+    def delete(self, digest: str) -> None:
+        """Remove an artifact; a missing one is no error."""
+        self.location(digest).unlink(missing_ok=True)
+
+    def digests(self) -> Iterator[str]:
+        """Every stored digest, in no order."""
+        for file in self.root.glob("??/*"):
+            if _DIGEST.match(file.name):
+                yield file.name
+
+
+def _sync_directory(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

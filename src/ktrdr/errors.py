@@ -1,0 +1,226 @@
+"""Every error ktrdr raises on purpose, in one tree.
+
+::
+
+    KtrdrError
+    ├── InvalidInput            the request, document or file is wrong; carries ``errors``
+    │   ├── InvalidStrategy     a strategy document, with line numbers
+    │   ├── InvalidBars         market data that cannot be true, with rows
+    │   ├── TooFewBars          not enough history for the warm-up or the split
+    │   ├── InvalidModel        a bundle that is not one, or does not fit the strategy
+    │   ├── InvalidSetting      an environment variable, flag or option
+    │   └── MissingExtra        an optional dependency is not installed
+    ├── NotFound                carries ``kind``, ``name`` and the nearest valid names
+    ├── NotAuthorised
+    ├── Conflict                the thing exists but is in the wrong state for the request
+    │   └── InvalidTransition   an operation event that its status does not admit
+    ├── Unavailable             try again later
+    │   ├── NoWorkers           nobody of the needed type can take work
+    │   ├── WorkerBusy          this worker holds another operation
+    │   └── ServerUnreachable   nothing answers at the URL
+    ├── CorruptArtifact         stored bytes do not match their digest
+    ├── OperationFailed         the operation ended ``failed``
+    └── Cancelled               the operation ended ``cancelled``
+
+The message of an error names the offending value, what is accepted and what to do next. HTTP statuses and
+exit codes are not known here: each has one table, in ``ktrdr.backend.problems`` and ``ktrdr.cli.exits``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+__all__ = [
+    "Cancelled",
+    "Conflict",
+    "CorruptArtifact",
+    "FieldError",
+    "InvalidBars",
+    "InvalidInput",
+    "InvalidModel",
+    "InvalidSetting",
+    "InvalidStrategy",
+    "InvalidTransition",
+    "KtrdrError",
+    "MissingExtra",
+    "NoWorkers",
+    "NotAuthorised",
+    "NotFound",
+    "OperationFailed",
+    "ServerUnreachable",
+    "TooFewBars",
+    "Unavailable",
+    "WorkerBusy",
+    "nearest",
+]
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint for a misspelt name: ``"; did you mean 'x'?"`` or the empty string."""
+    found = get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault inside a larger input.
+
+    ``pointer`` is a JSON pointer (``/indicators/rsi_14/period``) or, for files, ``row 17, column high``.
+    ``line`` and ``column`` count from 1 and are None where the input has no lines.
+    """
+
+    pointer: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}, column {self.column}: " if self.line is not None else ""
+        return f"{where}{self.pointer}: {self.message}" if self.pointer else f"{where}{self.message}"
+
+
+class KtrdrError(Exception):
+    """Root of the tree. ``slug`` names the kind on the wire and never changes."""
+
+    slug = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(KtrdrError):
+    """The input is wrong and nothing was recorded; ``errors`` lists every fault found, not just the first."""
+
+    slug = "invalid-input"
+
+    def __init__(self, message: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {error}" for error in self.errors)])
+
+
+class InvalidStrategy(InvalidInput):
+    """The strategy document has faults; ``errors`` carry path, line and column."""
+
+    slug = "invalid-strategy"
+
+
+class InvalidBars(InvalidInput):
+    """The market data breaks a rule of :class:`ktrdr.bars.Bars` or of the importer."""
+
+    slug = "invalid-bars"
+
+
+class TooFewBars(InvalidInput):
+    """There are fewer bars than the warm-up or the split needs; the message gives both numbers."""
+
+    slug = "too-few-bars"
+
+
+class InvalidModel(InvalidInput):
+    """The model bundle cannot be used, or not with this strategy."""
+
+    slug = "invalid-model"
+
+
+class InvalidSetting(InvalidInput):
+    """A setting has a value that cannot be used."""
+
+    slug = "invalid-setting"
+
+
+class MissingExtra(InvalidInput):
+    """An optional dependency is needed and not installed."""
+
+    slug = "missing-extra"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency. Install it: pip install 'ktrdr[{extra}]'")
+        self.extra = extra
+
+
+class NotFound(KtrdrError):
+    """Nothing of this ``kind`` is called ``name``."""
+
+    slug = "not-found"
+
+    def __init__(self, kind: str, name: str, *, valid: Iterable[str] = (), hint: str = "") -> None:
+        self.kind, self.name = kind, name
+        message = f"No {kind} named '{name}'{nearest(name, valid)}"
+        super().__init__(f"{message}. {hint}".rstrip(". ") + "." if hint else message)
+
+
+class NotAuthorised(KtrdrError):
+    """The credential is missing or does not allow this."""
+
+    slug = "not-authorised"
+
+
+class Conflict(KtrdrError):
+    """The thing exists, but its present state does not allow the request."""
+
+    slug = "conflict"
+
+
+class InvalidTransition(Conflict):
+    """An event reached an operation in a status that does not admit it; carries the operation's story."""
+
+    slug = "invalid-transition"
+
+    def __init__(self, operation_id: str, status: str, event: str, story: Sequence[str]) -> None:
+        told = "".join(f"\n  {line}" for line in story)
+        super().__init__(
+            f"Operation {operation_id} is {status}; '{event}' is not possible there. Its story:{told}"
+        )
+        self.operation_id, self.status, self.event, self.story = operation_id, status, event, tuple(story)
+
+
+class Unavailable(KtrdrError):
+    """It cannot be done now; it may be possible later. ``retry_after_s`` says when to try."""
+
+    slug = "unavailable"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NoWorkers(Unavailable):
+    """No worker of the needed type is registered, or none of them is usable."""
+
+    slug = "no-workers"
+
+
+class WorkerBusy(Unavailable):
+    """The worker runs another operation; it does one at a time."""
+
+    slug = "worker-busy"
+
+
+class ServerUnreachable(Unavailable):
+    """Nothing answers at the URL."""
+
+    slug = "server-unreachable"
+
+
+class CorruptArtifact(KtrdrError):
+    """Stored bytes do not match their digest; they are never used."""
+
+    slug = "corrupt-artifact"
+
+
+class OperationFailed(KtrdrError):
+    """The operation reached ``failed``; the message is the operation's error."""
+
+    slug = "operation-failed"
+
+
+class Cancelled(KtrdrError):
+    """The operation reached ``cancelled``."""
+
+    slug = "cancelled"

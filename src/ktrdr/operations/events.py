@@ -1,0 +1,168 @@
+"""What can happen to an operation, and what the machine asks the backend to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ktrdr.operations.model import Assignment, JobOutcome
+from ktrdr.operations.progress import Progress
+
+__all__ = [
+    "Accepted",
+    "Assigned",
+    "CancelRequested",
+    "CancelWorker",
+    "ChildDied",
+    "Command",
+    "Event",
+    "Finished",
+    "LeaseExpired",
+    "NotMine",
+    "Progressed",
+    "Refused",
+    "Released",
+    "StopStray",
+    "Unreachable",
+    "Wake",
+    "WorkerLost",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The dispatcher reserved a worker; recorded before the worker is told."""
+
+    worker_id: str
+    instance_id: str
+    lease_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The worker answered 202, or a probe of it names this attempt."""
+
+    assignment: Assignment
+    lease_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A probe, poll or report names this attempt; renews the lease. ``progress`` may be None."""
+
+    assignment: Assignment
+    lease_expires_at: datetime
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """503 busy, or the request never left: nothing runs there. Never counts as a failure."""
+
+    assignment: Assignment
+    reason: str
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The start request was written and no answer came: the outcome is unknown."""
+
+    assignment: Assignment
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker delivered the end of this attempt."""
+
+    assignment: Assignment
+    outcome: JobOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker gave the attempt back (SIGTERM, drain), with a checkpoint if it had one."""
+
+    assignment: Assignment
+    checkpoint_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExpired:
+    """Nobody vouched for this attempt for a whole lease."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """The worker came back as another incarnation, or was removed."""
+
+    assignment: Assignment
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotMine:
+    """The worker is healthy and says that it does not run this attempt."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class ChildDied:
+    """The job's process was killed. ``out_of_memory`` ends the operation; another signal is retried once."""
+
+    assignment: Assignment
+    detail: str
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """A user asked for the operation to end."""
+
+    reason: str = "cancelled by the user"
+
+
+Event = (
+    Assigned
+    | Accepted
+    | Progressed
+    | Refused
+    | Unreachable
+    | Finished
+    | Released
+    | LeaseExpired
+    | WorkerLost
+    | NotMine
+    | ChildDied
+    | CancelRequested
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWorker:
+    """Tell this worker to cancel the attempt."""
+
+    operation_id: str
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class StopStray:
+    """This worker runs or ran an attempt that no longer counts: tell it to stop."""
+
+    operation_id: str
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The operation is pending again or a slot is free: let the dispatcher look."""
+
+    operation_id: str
+
+
+Command = CancelWorker | StopStray | Wake

@@ -1,0 +1,103 @@
+"""The ledger's interface and its laws; implementations stand beside it, one contract test holds them all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ktrdr.operations.events import Event
+from ktrdr.operations.machine import Transition
+from ktrdr.operations.model import (
+    ModelRecord,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+    WorkerRecord,
+)
+
+__all__ = ["OperationPage", "OperationQuery", "OperationStore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationQuery:
+    """Filters and position of one page, newest first. ``cursor`` is opaque and comes from the page before."""
+
+    statuses: tuple[OperationStatus, ...] = ()
+    operation_type: OperationType | None = None
+    worker_id: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """One page, the number of all that match, and where the next page starts (None at the end)."""
+
+    operations: tuple[Operation, ...]
+    total: int
+    next_cursor: str | None
+
+
+class OperationStore(ABC):
+    """The record of every operation; the truth of the control plane.
+
+    Laws
+    ----
+    - A method that changes something has made it durable when it returns (except the memory store).
+    - ``apply`` reads the operation, calls ``machine.step`` and writes the outcome as one atomic unit; concurrent
+      calls on one operation happen one after the other. If ``step`` raises, nothing changes.
+    - ``submit`` with an ``idempotency_key`` already seen returns the earlier operation if its spec digest is equal,
+      and raises Conflict if it differs; a new id is used at most once.
+    - A terminal operation never changes again, whatever is applied.
+    - ``pending`` is in dispatch order: higher priority first, then older, and leaves out ``not_before`` in the future.
+    - Equal specs are stored once. Stories are capped; nothing grows without bound per operation.
+    - Methods may be called from one event loop; blocking work happens on a thread of the store's own.
+    """
+
+    @abstractmethod
+    async def submit(self, new: NewOperation, now: datetime) -> Operation: ...
+    @abstractmethod
+    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition: ...
+    @abstractmethod
+    async def get(self, operation_id: str) -> Operation:
+        """Raises NotFound."""
+
+    @abstractmethod
+    async def spec(self, digest: str) -> bytes: ...
+    @abstractmethod
+    async def page(self, query: OperationQuery) -> OperationPage: ...
+    @abstractmethod
+    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]: ...
+    @abstractmethod
+    async def live(self) -> Sequence[Operation]:
+        """Every operation that is assigned, running or cancelling."""
+
+    @abstractmethod
+    async def queue_position(self, operation_id: str) -> int | None:
+        """1 for the next of its type to be dispatched; None if it is not pending."""
+
+    @abstractmethod
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]: ...
+    @abstractmethod
+    async def delete(self, operation_id: str) -> None:
+        """Forget a terminal operation; Conflict if it is not terminal, NotFound if absent."""
+
+    @abstractmethod
+    async def save_worker(self, worker: WorkerRecord) -> None: ...
+    @abstractmethod
+    async def delete_worker(self, worker_id: str) -> None: ...
+    @abstractmethod
+    async def workers(self) -> Sequence[WorkerRecord]: ...
+    @abstractmethod
+    async def save_model(self, model: ModelRecord) -> None: ...
+    @abstractmethod
+    async def model(self, model_id: str) -> ModelRecord: ...
+    @abstractmethod
+    async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
+        """Newest first."""
+
+    @abstractmethod
+    async def close(self) -> None: ...

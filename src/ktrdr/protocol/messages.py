@@ -1,0 +1,240 @@
+"""The messages between client, backend and worker; one model per message, the same on every side."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
+from ktrdr.protocol.specs import JobSpec
+
+__all__ = [
+    "Capabilities",
+    "DeliverRequest",
+    "HealthView",
+    "MetricsView",
+    "OperationList",
+    "OperationView",
+    "Problem",
+    "ProblemItem",
+    "ProgressView",
+    "RegisterRequest",
+    "RegisterResponse",
+    "ReportRequest",
+    "ReportResponse",
+    "StartAccepted",
+    "StartJob",
+    "WorkerList",
+    "WorkerStatus",
+    "WorkerView",
+]
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+WorkerStatus = Literal["available", "busy", "draining", "temporarily_unavailable"]
+
+
+class Message(BaseModel):
+    """Root of all messages: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProblemItem(Message):
+    """One fault in a request."""
+
+    pointer: str
+    message: str
+    line: int | None = None
+    column: int | None = None
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, flat; ``type`` is ``urn:ktrdr:problem:<slug>``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    errors: list[ProblemItem] = []
+
+
+class Capabilities(Message):
+    """What a worker's machine has."""
+
+    cores: int = 1
+    memory_gb: float = 0.0
+    gpu: bool = False
+    gpu_type: Literal["CUDA", "MPS"] | None = None
+    gpu_count: int = 0
+    gpu_memory_gb: float = 0.0
+    version: str = "0"
+
+
+class DeliverRequest(Message):
+    """The end of one attempt, as the worker delivers it (pushed in a report, or from the outbox at registration)."""
+
+    operation_id: Identifier
+    attempt: int
+    status: Literal["completed", "failed", "cancelled", "released", "child_died"]
+    summary: dict[str, Any] = {}
+    artifacts: dict[str, Digest] = {}
+    error: str | None = None
+    out_of_memory: bool = False
+    checkpoint_digest: Digest | None = None
+
+
+class RegisterRequest(Message):
+    """A worker makes itself known. Idempotent."""
+
+    worker_id: Identifier
+    worker_type: Literal["backtesting", "training", "gpu_host", "cpu_training"]
+    endpoint_url: str = Field(max_length=512)
+    capabilities: Capabilities = Capabilities()
+    instance_id: Identifier
+    current_operation_id: Identifier | None = None
+    current_attempt: int | None = None
+    outbox: list[DeliverRequest] = []
+
+
+class RegisterResponse(Message):
+    """``stop``: operations the worker must end (their attempt no longer counts); ``acknowledged``: outbox entries
+    (``operation_id:attempt``) that are safe in the ledger."""
+
+    worker_id: str
+    worker_type: WorkerType
+    status: WorkerStatus
+    message: str
+    stop: list[str] = []
+    acknowledged: list[str] = []
+
+
+class ReportRequest(Message):
+    """A worker pushes a change of its state; with ``delivery`` the slot is free at once."""
+
+    instance_id: Identifier
+    worker_status: Literal["idle", "busy", "draining"]
+    delivery: DeliverRequest | None = None
+
+
+class ReportResponse(Message):
+    """``acknowledged`` is True once the delivery is durable in the ledger (or is known to be obsolete)."""
+
+    acknowledged: bool
+    stop: list[str] = []
+
+
+class StartJob(Message):
+    """Backend to worker, or by hand: without ``task_id`` the worker makes an id and the run is unfenced."""
+
+    task_id: Identifier | None = None
+    attempt: int = 1
+    lease_s: float | None = None
+    spec: JobSpec
+
+
+class StartAccepted(Message):
+    """The worker holds the operation now."""
+
+    operation_id: str
+    status: Literal["started"] = "started"
+    worker_id: str
+    attempt: int
+
+
+class ProgressView(Message):
+    """Progress as clients see it; 100 at completion."""
+
+    percentage: float = 0.0
+    message: str = ""
+    items_done: int = 0
+    items_total: int = 0
+    context: dict[str, Any] = {}
+
+
+class OperationView(Message):
+    """An operation as clients see it, from the backend and from a worker alike."""
+
+    operation_id: str
+    operation_type: OperationType
+    status: OperationStatus
+    progress: ProgressView = ProgressView()
+    worker_id: str | None = None
+    attempt: int = 0
+    failures: int = 0
+    priority: int = 0
+    queue_position: int | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    error: str | None = None
+    result_summary: dict[str, Any] | None = None
+    artifacts: dict[str, str] = {}
+    spec_digest: str | None = None
+    parent_operation_id: str | None = None
+    waiting_for: str | None = Field(default=None, description="why a pending operation is not running yet")
+    story: list[str] = []
+
+
+class OperationList(Message):
+    operations: list[OperationView]
+    total: int
+    next_cursor: str | None = None
+
+
+class MetricsView(Message):
+    """Metrics records from ``cursor`` on, under a key named by the operation's type (``epochs``, ``bars``)."""
+
+    operation_id: str
+    epochs: list[dict[str, Any]] | None = None
+    bars: list[dict[str, Any]] | None = None
+    history: list[dict[str, Any]] | None = None
+    next_cursor: int
+
+
+class HealthView(BaseModel):
+    """A worker's answer to a probe; unknown keys are ignored so that newer workers can say more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    status: Literal["healthy"] = "healthy"
+    worker_status: Literal["idle", "busy", "draining"]
+    current_operation: str | None = None
+    current_attempt: int | None = None
+    progress: ProgressView | None = None
+    worker_id: str
+    instance_id: str
+    version: str
+    uptime_s: float = 0.0
+    cpu: float | None = None
+    rss: int | None = None
+    disk_free: int | None = None
+    gpu: dict[str, Any] = {}
+
+
+class WorkerView(Message):
+    """A worker as clients see it."""
+
+    worker_id: str
+    worker_type: WorkerType
+    endpoint_url: str
+    status: WorkerStatus
+    current_operation_id: str | None = None
+    capabilities: Capabilities
+    instance_id: str
+    health_check_failures: int = 0
+    last_health_check: datetime | None = None
+    last_healthy_at: datetime | None = None
+    registered_at: datetime
+    reason: str | None = Field(default=None, description="why it gets no work, where it does not")
+    metadata: dict[str, Any] = {}
+    recent_operations: list[str] = []
+
+
+class WorkerList(Message):
+    workers: list[WorkerView]
+    total: int
+    next_cursor: str | None = None

@@ -1,0 +1,124 @@
+"""Settings: read once, where a process enters, and handed down as small frozen values.
+
+Order: flag > environment > default. Every secret may also come from a file named by ``NAME_FILE``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ktrdr.errors import InvalidSetting
+
+__all__ = ["DEFAULT_API_URL", "ControlSettings", "api_token", "api_url", "home", "read_choice", "read_number"]
+
+DEFAULT_API_URL = "http://127.0.0.1:8000"
+
+Environment = Mapping[str, str]
+
+
+def read_number(
+    name: str, default: float, *, minimum: float = 0.0, environ: Environment | None = None
+) -> float:
+    """A number from the environment.
+
+    Raises
+    ------
+    InvalidSetting
+        If the text is not a finite number or is below ``minimum``.
+    """
+    text = (os.environ if environ is None else environ).get(name)
+    if text is None or not text.strip():
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not minimum <= value < float("inf"):
+        raise InvalidSetting(
+            f"{name}='{text}' is not a number of at least {minimum:g}. Default: {default:g}."
+        )
+    return value
+
+
+def read_choice(
+    name: str, default: str, accepted: tuple[str, ...], *, environ: Environment | None = None
+) -> str:
+    """One of a few words from the environment, case-insensitive."""
+    text = (os.environ if environ is None else environ).get(name) or default
+    for word in accepted:
+        if text.lower() == word.lower():
+            return word
+    raise InvalidSetting(f"{name}='{text}' is not accepted. Choose one of: {', '.join(accepted)}.")
+
+
+def home(environ: Environment | None = None) -> Path:
+    """``KTRDR_HOME``, or the platform's data directory: ledger, market data, artifacts, caches, logs."""
+    text = (os.environ if environ is None else environ).get("KTRDR_HOME")
+    if text:
+        return Path(text).expanduser().absolute()
+    from platformdirs import user_data_path  # lazy: workers and the CLI rarely need it
+
+    return user_data_path("ktrdr", appauthor=False)
+
+
+def api_url(environ: Environment | None = None) -> str:
+    """``KTRDR_API_URL``, or the local default; for the CLI (a worker has no default)."""
+    text = (os.environ if environ is None else environ).get("KTRDR_API_URL") or DEFAULT_API_URL
+    return text.rstrip("/")
+
+
+def api_token(environ: Environment | None = None) -> str | None:
+    """``KTRDR_API_TOKEN`` or the content of the file ``KTRDR_API_TOKEN_FILE``; None where neither is set."""
+    env = os.environ if environ is None else environ
+    if path := env.get("KTRDR_API_TOKEN_FILE"):
+        try:
+            return Path(path).read_text().strip() or None
+        except OSError as error:
+            raise InvalidSetting(f"KTRDR_API_TOKEN_FILE='{path}' cannot be read: {error.strerror}.") from None
+    return env.get("KTRDR_API_TOKEN") or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """The control plane's numbers; fractions are allowed, so that tests run fast on the same code.
+
+    All durations are in seconds.
+    """
+
+    health_interval_s: float = 10.0
+    health_timeout_s: float = 5.0
+    health_failures: int = 3
+    worker_removal_s: float = 300.0
+    lease_s: float = 60.0
+    max_failures: int = 3
+    progress_ttl_s: float = 1.0
+    cancel_grace_s: float = 10.0
+    http_timeout_s: float = 10.0
+
+    @classmethod
+    def from_environment(cls, environ: Environment | None = None) -> ControlSettings:
+        """Read ``KTRDR_HEALTH_INTERVAL_S`` and its kin.
+
+        Raises
+        ------
+        InvalidSetting
+            If one of them is not a number or too small.
+        """
+
+        def number(name: str, default: float, minimum: float = 0.001) -> float:
+            return read_number(name, default, minimum=minimum, environ=environ)
+
+        return cls(
+            health_interval_s=number("KTRDR_HEALTH_INTERVAL_S", 10.0),
+            health_timeout_s=number("KTRDR_HEALTH_TIMEOUT_S", 5.0),
+            health_failures=int(number("KTRDR_HEALTH_FAILURES", 3, 1)),
+            worker_removal_s=number("KTRDR_WORKER_REMOVAL_S", 300.0),
+            lease_s=number("KTRDR_LEASE_S", 60.0),
+            max_failures=int(number("KTRDR_MAX_FAILURES", 3, 1)),
+            progress_ttl_s=number("KTRDR_PROGRESS_TTL_S", 1.0),
+            cancel_grace_s=number("KTRDR_CANCEL_GRACE_S", 10.0),
+            http_timeout_s=number("KTRDR_HTTP_TIMEOUT_S", 10.0),
+        )
