@@ -1,0 +1,76 @@
+# Every target sets up what it needs. `make demo` needs Python >= 3.11 with venv, and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A CPU-only PyTorch index, where your index serves the CUDA build by default: make demo TORCH_INDEX=https://...
+TORCH_INDEX ?=
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+COVERAGE_MINIMUM := 90
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e coverage-report bench quality format docs clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "ktrdr needs Python 3.11, 3.12 or 3.13 on the PATH (with venv). Found none."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Could not create $(VENV). On Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing ktrdr and its pinned dependencies into $(VENV) (about 1 GB unpacked; PyTorch is the largest part) ..."
+	@$(PIP_INSTALL) -e '.[all]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ready ## create .venv with everything a user needs
+
+setup-dev: $(VENV)/.ready-dev ## the same, and the tools for tests and quality checks
+
+demo: $(VENV)/.ready ## train and backtest a strategy on real prices, through a fleet on this machine
+	@$(BIN)/ktrdr demo
+
+test: $(VENV)/.ready-dev ## the whole suite, with branch coverage, failing under $(COVERAGE_MINIMUM) %
+	@rm -f .coverage .coverage.*
+	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup --cov --cov-report= tests
+	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM) | tail -n 25
+
+test-unit: $(VENV)/.ready-dev ## pure and fast tests
+	@$(PYTEST) -q -n $(WORKERS) tests/unit tests/contract tests/reference
+
+test-integration: $(VENV)/.ready-dev ## real processes and real HTTP over loopback
+	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup tests/integration
+
+test-e2e: $(VENV)/.ready-dev ## a user's commands from end to end
+	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup tests/e2e
+
+bench: $(VENV)/.ready-dev ## measure; prints one table with CPU seconds
+	@$(BIN)/python benchmarks/run.py
+
+quality: $(VENV)/.ready-dev ## format, lint, types, floors, documents
+	@$(BIN)/ruff format --check src tests benchmarks tools
+	@$(BIN)/ruff check src tests benchmarks tools
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/check_docs.py
+
+format: $(VENV)/.ready-dev ## rewrite sources in the house format
+	@$(BIN)/ruff format src tests benchmarks tools
+	@$(BIN)/ruff check --fix src tests benchmarks tools
+
+docs: $(VENV)/.ready-dev ## regenerate the generated reference pages
+	@for tool in tools/*_docs.py; do case $$tool in tools/check_docs.py) ;; *) $(BIN)/python $$tool ;; esac; done
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) build dist htmlcov ktrdr-demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
