@@ -18,6 +18,7 @@
     │   ├── NoWorkers           nobody of the needed type can take work
     │   ├── WorkerBusy          this worker holds another operation
     │   └── ServerUnreachable   nothing answers at the URL
+    │       └── NoAnswer        the request was sent, its outcome is unknown
     ├── CorruptArtifact         stored bytes do not match their digest
     ├── OperationFailed         the operation ended ``failed``
     └── Cancelled               the operation ended ``cancelled``
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidTransition",
     "KtrdrError",
     "MissingExtra",
+    "NoAnswer",
     "NoWorkers",
     "NotAuthorised",
     "NotFound",
@@ -203,9 +205,15 @@ class WorkerBusy(Unavailable):
 
 
 class ServerUnreachable(Unavailable):
-    """Nothing answers at the URL."""
+    """Nothing answers at the URL; the request did not leave."""
 
     slug = "server-unreachable"
+
+
+class NoAnswer(ServerUnreachable):
+    """The request was (or may have been) sent and no answer came: its outcome is unknown."""
+
+    slug = "no-answer"
 
 
 class CorruptArtifact(KtrdrError):

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from ktrdr.errors import InvalidSetting
 
-__all__ = ["DEFAULT_API_URL", "ControlSettings", "api_token", "api_url", "home", "read_choice", "read_number"]
+__all__ = [
+    "DEFAULT_API_URL",
+    "ControlSettings",
+    "api_token",
+    "api_url",
+    "enrolment_token",
+    "home",
+    "read_choice",
+    "read_number",
+]
 
 DEFAULT_API_URL = "http://127.0.0.1:8000"
 
@@ -72,13 +81,22 @@ def api_url(environ: Environment | None = None) -> str:
 
 def api_token(environ: Environment | None = None) -> str | None:
     """``KTRDR_API_TOKEN`` or the content of the file ``KTRDR_API_TOKEN_FILE``; None where neither is set."""
+    return _secret("KTRDR_API_TOKEN", environ)
+
+
+def enrolment_token(environ: Environment | None = None) -> str | None:
+    """What workers and the backend show each other: ``KTRDR_ENROLMENT_TOKEN``, or the API token without it."""
+    return _secret("KTRDR_ENROLMENT_TOKEN", environ) or api_token(environ)
+
+
+def _secret(name: str, environ: Environment | None) -> str | None:
     env = os.environ if environ is None else environ
-    if path := env.get("KTRDR_API_TOKEN_FILE"):
+    if path := env.get(f"{name}_FILE"):
         try:
             return Path(path).read_text().strip() or None
         except OSError as error:
-            raise InvalidSetting(f"KTRDR_API_TOKEN_FILE='{path}' cannot be read: {error.strerror}.") from None
-    return env.get("KTRDR_API_TOKEN") or None
+            raise InvalidSetting(f"{name}_FILE='{path}' cannot be read: {error.strerror}.") from None
+    return env.get(name) or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,276 @@
+"""How one process asks another: a two-method interface, so that a whole fleet also runs inside one test.
+
+``AiohttpTransport`` is real HTTP, ``AsgiTransport`` calls applications in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json as jsonlib
+import socket
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
+
+__all__ = ["AiohttpTransport", "Answer", "AsgiTransport", "Network", "Transport", "address_allowed"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+AsgiApp = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]],
+    Awaitable[None],
+]
+_MAX_ANSWER_BYTES = 1 << 20
+_KEEPALIVE_S = 3.0  # below uvicorn's 5 s, so that a pooled connection is rarely one the peer just closed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read whole. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def ok(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises
+        ------
+        InvalidInput
+            If it is not JSON.
+        """
+        try:
+            return jsonlib.loads(self.body)
+        except ValueError:
+            start = self.body[:80].decode(errors="replace")
+            raise InvalidInput(f"The answer ({self.status}) is not JSON; it starts with: {start!r}") from None
+
+
+class Transport(Protocol):
+    """Sends requests.
+
+    Laws
+    ----
+    - Every HTTP status is an Answer, never an exception. Redirects are not followed, proxies not used.
+    - ServerUnreachable means that the request did not leave; its subclass NoAnswer that the outcome is unknown.
+    - ``timeout_s`` bounds the whole request. An answer of more than 1 MiB is refused (InvalidInput).
+    """
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+    ) -> Answer: ...
+
+    async def close(self) -> None: ...
+
+
+def address_allowed(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an IP address lies in one of the networks (an IPv4 address mapped into IPv6 counts as IPv4)."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return any(parsed.version == network.version and parsed in network for network in networks)
+
+
+class _Resolver(AbstractResolver):
+    """Resolves names and drops every address outside the allowed networks, at each connection.
+
+    A name that changes its address later (DNS rebinding) therefore leads nowhere new.
+    """
+
+    def __init__(self, networks: Sequence[Network] | None) -> None:
+        self._networks = networks
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        results: list[ResolveResult] = []
+        for got, _, protocol, _, address in found:
+            ip = str(address[0])
+            if self._networks is None or address_allowed(ip, self._networks):
+                results.append(
+                    ResolveResult(hostname=host, host=ip, port=port, family=got, proto=protocol, flags=0)
+                )
+        if not results:
+            raise OSError(None, f"'{host}' has no address inside the allowed networks")
+        return results
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class AiohttpTransport:
+    """HTTP with a connection pool, bound to the running loop at first use.
+
+    Parameters
+    ----------
+    networks
+        If given, connections are made only to addresses inside these networks.
+    """
+
+    def __init__(self, networks: Sequence[Network] | None = None) -> None:
+        self._networks = networks
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+    ) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=timeout_s)
+        host = urlsplit(url).hostname or ""
+        if self._networks is not None and _is_address(host) and not address_allowed(host, self._networks):
+            raise ServerUnreachable(f"{url} lies outside the allowed networks.")
+        try:
+            async with self._pool().request(
+                method, url, json=json, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await _read_capped(response, url)
+                return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ServerUnreachable(f"Cannot connect to {url}: {_reason(error)}.") from error
+        except aiohttp.InvalidURL:
+            raise InvalidInput(f"'{url}' is not an http(s) URL.") from None
+        except TimeoutError as error:
+            raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoAnswer(f"{url} broke off the connection: {_reason(error)}.") from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=0, limit_per_host=16, resolver=_Resolver(self._networks), keepalive_timeout=_KEEPALIVE_S
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+
+async def _read_capped(response: aiohttp.ClientResponse, url: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            response.close()
+            raise InvalidInput(f"The answer of {url} is larger than 1 MiB.")
+    return bytes(body)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+class AsgiTransport:
+    """Calls ASGI applications of this process; their lifespan is the caller's business.
+
+    Parameters
+    ----------
+    apps
+        Base URL (``http://worker-1``) to application. The mapping is read at each request, so taking an
+        application out of it makes the "machine" unreachable.
+    """
+
+    def __init__(self, apps: Mapping[str, AsgiApp]) -> None:
+        self._apps = apps
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+    ) -> Answer:
+        parts = urlsplit(url)
+        app = self._apps.get(f"{parts.scheme}://{parts.netloc}")
+        if app is None:
+            raise ServerUnreachable(f"Cannot connect to {url}: no such application.")
+        body = b"" if json is None else jsonlib.dumps(json).encode()
+        sent = {"host": parts.netloc, "content-length": str(len(body)), **(headers or {})}
+        if json is not None:
+            sent["content-type"] = "application/json"
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": parts.scheme,
+            "path": unquote(parts.path),
+            "raw_path": parts.path.encode(),
+            "query_string": parts.query.encode(),
+            "root_path": "",
+            "headers": [(k.lower().encode(), v.encode()) for k, v in sent.items()],
+            "client": ("127.0.0.1", 1),
+            "server": (parts.hostname, parts.port or 80),
+        }
+        try:
+            return await asyncio.wait_for(_call(app, scope, body), timeout_s)
+        except TimeoutError as error:
+            raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.") from error
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def _call(app: AsgiApp, scope: dict[str, Any], body: bytes) -> Answer:
+    inbox = [{"type": "http.request", "body": body, "more_body": False}]
+    sent: list[dict[str, Any]] = []
+    finished = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if inbox:
+            return inbox.pop()
+        await finished.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    try:
+        await app(scope, receive, send)
+    finally:
+        finished.set()
+    if not sent:
+        raise NoAnswer(f"The application at {scope['path']} ended without an answer.")
+    headers = {k.decode().lower(): v.decode() for k, v in sent[0]["headers"]}
+    return Answer(sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:]))
