@@ -112,9 +112,13 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ZigzagLabels:
-    """BUY in a rising, SELL in a falling leg of the zigzag whose reversals are ``threshold`` (0.03 = 3 %)."""
+    """BUY in a rising, SELL in a falling leg of closes whose reversals are at least ``threshold`` (0.03 = 3 %).
+
+    HOLD where the rest of the leg, from the next open to the pivot, is at most ``min_move``.
+    """
 
     threshold: float = 0.03
+    min_move: float = 0.0
     source: Literal["zigzag"] = "zigzag"
 
 
