@@ -91,7 +91,11 @@ class NewOperation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One piece of work in the ledger; changed only by ``ktrdr.operations.machine.step``."""
+    """One piece of work in the ledger; changed only by ``ktrdr.operations.machine.step``.
+
+    ``worker_id`` and ``instance_id`` name the newest assignment, also while the operation is pending again or has
+    ended; ``status`` says whether anybody runs it now.
+    """
 
     operation_id: str
     operation_type: OperationType
@@ -103,7 +107,8 @@ class Operation:
     parent_operation_id: str | None = None
     idempotency_key: str | None = None
     attempt: int = 0
-    failures: int = 0
+    failures: int = 0  # counts towards the maximum; a refusal or a release is none
+    child_deaths: int = 0  # after the first, the dispatcher prefers another worker than ``worker_id``
     worker_id: str | None = None
     instance_id: str | None = None
     lease_expires_at: datetime | None = None

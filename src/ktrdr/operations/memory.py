@@ -1,0 +1,143 @@
+"""A ledger in memory: for tests and simulations, with the same laws except durability."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from ktrdr.errors import NotFound
+from ktrdr.operations.events import Event
+from ktrdr.operations.machine import Transition, new_operation, step
+from ktrdr.operations.model import (
+    ModelRecord,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+    WorkerRecord,
+)
+from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
+from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
+from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+
+__all__ = ["MemoryStore"]
+
+_LIVE = frozenset({OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING})
+
+
+class MemoryStore(OperationStore):
+    """Keeps everything in dictionaries; each method is atomic because none of them awaits."""
+
+    def __init__(self, *, max_failures: int = 3) -> None:
+        self._max_failures = max_failures
+        self._operations: dict[str, Operation] = {}
+        self._keys: dict[str, str] = {}
+        self._specs: dict[str, bytes] = {}
+        self._workers: dict[str, WorkerRecord] = {}
+        self._models: dict[str, ModelRecord] = {}
+
+    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+        operation = new_operation(new, now)
+        if new.idempotency_key is not None and (known := self._keys.get(new.idempotency_key)) is not None:
+            return same_submission(self._operations[known], operation)
+        if new.operation_id in self._operations:
+            raise id_taken(new.operation_id)
+        self._specs.setdefault(operation.spec_digest, new.spec)
+        self._operations[new.operation_id] = operation
+        if new.idempotency_key is not None:
+            self._keys[new.idempotency_key] = new.operation_id
+        return operation
+
+    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+        transition = step(self._find(operation_id), event, now, max_failures=self._max_failures)
+        self._operations[operation_id] = transition.operation
+        return transition
+
+    async def get(self, operation_id: str) -> Operation:
+        return self._find(operation_id)
+
+    async def spec(self, digest: str) -> bytes:
+        try:
+            return self._specs[digest]
+        except KeyError:
+            raise NotFound("job specification", digest) from None
+
+    async def page(self, query: OperationQuery) -> OperationPage:
+        limit = checked_limit(query.limit)
+        found = [operation for operation in self._operations.values() if _matches(operation, query)]
+        found.sort(key=place_of, reverse=True)
+        total = len(found)
+        if query.cursor is not None:
+            after = decode_cursor(query.cursor)
+            found = [operation for operation in found if place_of(operation) < after]
+        shown = tuple(found[:limit])
+        return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
+
+    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
+        ready = (o for o in self._queue() if o.not_before is None or o.not_before <= now)
+        return tuple(ready)[:limit]
+
+    async def live(self) -> Sequence[Operation]:
+        return tuple(sorted((o for o in self._operations.values() if o.status in _LIVE), key=place_of))
+
+    async def queue_position(self, operation_id: str) -> int | None:
+        operation = self._find(operation_id)
+        queue = [o.operation_id for o in self._queue() if o.operation_type is operation.operation_type]
+        return queue.index(operation_id) + 1 if operation_id in queue else None
+
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
+        return dict(Counter((o.operation_type, o.status) for o in self._operations.values()))
+
+    async def delete(self, operation_id: str) -> None:
+        operation = self._find(operation_id)
+        if not operation.status.terminal:
+            raise not_terminal(operation_id, operation.status)
+        del self._operations[operation_id]
+        if operation.idempotency_key is not None:
+            del self._keys[operation.idempotency_key]
+        if all(other.spec_digest != operation.spec_digest for other in self._operations.values()):
+            del self._specs[operation.spec_digest]
+
+    async def save_worker(self, worker: WorkerRecord) -> None:
+        self._workers[worker.worker_id] = worker
+
+    async def delete_worker(self, worker_id: str) -> None:
+        self._workers.pop(worker_id, None)
+
+    async def workers(self) -> Sequence[WorkerRecord]:
+        return tuple(self._workers[name] for name in sorted(self._workers))
+
+    async def save_model(self, model: ModelRecord) -> None:
+        self._models[model.model_id] = model
+
+    async def model(self, model_id: str) -> ModelRecord:
+        try:
+            return self._models[model_id]
+        except KeyError:
+            raise NotFound("model", model_id, valid=self._models) from None
+
+    async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
+        found = [m for m in self._models.values() if strategy_name in (None, m.strategy_name)]
+        return tuple(sorted(found, key=lambda m: (m.created_at, m.model_id), reverse=True))
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def _find(self, operation_id: str) -> Operation:
+        try:
+            return self._operations[operation_id]
+        except KeyError:
+            raise NotFound("operation", operation_id, valid=self._operations) from None
+
+    def _queue(self) -> Iterable[Operation]:
+        waiting = (o for o in self._operations.values() if o.status is OperationStatus.PENDING)
+        return sorted(waiting, key=lambda o: (-o.priority, *place_of(o)))
+
+
+def _matches(operation: Operation, query: OperationQuery) -> bool:
+    return (
+        (not query.statuses or operation.status in query.statuses)
+        and query.operation_type in (None, operation.operation_type)
+        and query.worker_id in (None, operation.worker_id)
+    )
