@@ -1,0 +1,111 @@
+"""Exchange sessions, from ``exchange_calendars``; the only module that loads that library (and with it pandas)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ktrdr.bars import IntArray
+from ktrdr.errors import InvalidInput, nearest
+
+__all__ = ["Sessions", "exchange_sessions", "exchange_zone"]
+
+# What most users need is written down here, so that resampling a US file does not load pandas.
+_KNOWN_ZONES = {"XNYS": "America/New_York"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sessions:
+    """Scheduled sessions in time order.
+
+    ``dates`` is midnight UTC of the session's date, ``opens`` and ``closes`` are moments; int64
+    microseconds, equally long, counted since 1970-01-01 UTC. Half days have their early close.
+    """
+
+    dates: IntArray
+    opens: IntArray
+    closes: IntArray
+
+    def row_of(self, dates: IntArray) -> IntArray:
+        """The row of each session date, -1 where that date has no session."""
+        if not len(self.dates):
+            return np.full(len(dates), -1, dtype=np.int64)
+        row = np.searchsorted(self.dates, dates).astype(np.int64)
+        inside = np.minimum(row, len(self.dates) - 1)
+        return np.where(self.dates[inside] == dates, inside, -1)
+
+
+def _library() -> Any:
+    import exchange_calendars  # lazy: brings pandas, half a second
+
+    return exchange_calendars
+
+
+def _check_code(code: str) -> None:
+    names = _library().get_calendar_names(include_aliases=True)
+    if code not in names:
+        raise InvalidInput(
+            f"Unknown calendar '{code}'{nearest(code.upper(), names)} Accepted: 24/7, 24/5, or an exchange "
+            "code such as XNYS, XLON, XTKS."
+        )
+
+
+def _open_calendar(code: str, first_year: int | None, last_year: int | None) -> Any:
+    limits: dict[str, str] = {}
+    if first_year is not None and last_year is not None:
+        limits = {"start": f"{first_year}-01-01", "end": f"{last_year}-12-31"}
+    with warnings.catch_warnings():
+        # exchange_calendars 4 uses a pandas accessor that pandas 3 announces to change; its result is right.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        return _library().get_calendar(code, **limits)
+
+
+@lru_cache(maxsize=64)
+def exchange_zone(code: str) -> str:
+    """The exchange's IANA time zone.
+
+    Raises
+    ------
+    InvalidInput
+        If the code is unknown; the message gives the nearest one.
+    """
+    if code in _KNOWN_ZONES:
+        return _KNOWN_ZONES[code]
+    _check_code(code)
+    return str(_open_calendar(code, None, None).tz)
+
+
+@lru_cache(maxsize=64)
+def exchange_sessions(code: str, first_year: int, last_year: int) -> Sessions:
+    """The sessions of whole years, as far as the library knows them (older or later years are left out).
+
+    Raises
+    ------
+    InvalidInput
+        If the code is unknown.
+    """
+    _check_code(code)
+    default = _open_calendar(code, None, None)
+    lower, upper = default.bound_min(), default.bound_max()
+    first = first_year if lower is None else max(first_year, lower.year + (lower.dayofyear > 1))
+    last = last_year if upper is None else min(last_year, upper.year - (upper.dayofyear < 365))
+    if first > last:
+        empty = np.empty(0, dtype=np.int64)
+        return Sessions(empty, empty, empty)
+    calendar = _open_calendar(code, first, last)
+    schedule = calendar.schedule
+    return Sessions(
+        _microseconds(schedule.index),
+        _microseconds(schedule["open"].dt.tz_convert(None)),
+        _microseconds(schedule["close"].dt.tz_convert(None)),
+    )
+
+
+def _microseconds(moments: Any) -> IntArray:
+    values: IntArray = moments.to_numpy().astype("datetime64[us]").astype(np.int64)
+    return values
