@@ -128,7 +128,7 @@ class MemoryStore(OperationStore):
         try:
             return self._operations[operation_id]
         except KeyError:
-            raise NotFound("operation", operation_id, valid=self._operations) from None
+            raise NotFound("operation", operation_id) from None
 
     def _queue(self) -> Iterable[Operation]:
         waiting = (o for o in self._operations.values() if o.status is OperationStatus.PENDING)

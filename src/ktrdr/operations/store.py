@@ -51,7 +51,7 @@ class OperationStore(ABC):
       calls on one operation happen one after the other. If ``step`` raises, nothing changes.
     - ``submit`` with an ``idempotency_key`` already seen returns the earlier operation if its spec digest is equal,
       and raises Conflict if it differs; a new id is used at most once.
-    - A terminal operation never changes again, whatever is applied.
+    - A terminal operation never changes again, whatever is applied; only its story tells what was ignored.
     - ``pending`` is in dispatch order: higher priority first, then older, and leaves out ``not_before`` in the future.
     - Equal specs are stored once. Stories are capped; nothing grows without bound per operation.
     - Methods may be called from one event loop; blocking work happens on a thread of the store's own.

@@ -1,0 +1,314 @@
+"""The ledger in SQL: SQLAlchemy Core statements behind the store's interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+
+from ktrdr.errors import NotFound, Unavailable
+from ktrdr.operations.events import Event
+from ktrdr.operations.machine import Transition, new_operation, step
+from ktrdr.operations.microseconds import to_microseconds
+from ktrdr.operations.model import (
+    ModelRecord,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+    WorkerRecord,
+)
+from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
+from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
+from ktrdr.operations.rows import (
+    model_from_row,
+    operation_from_row,
+    row_of_model,
+    row_of_operation,
+    row_of_worker,
+    worker_from_row,
+)
+from ktrdr.operations.sqlite import LedgerFile, ledger_path
+from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from ktrdr.operations.tables import models, operations, specs, workers
+from ktrdr.operations.writer import GroupWriter
+
+__all__ = ["SqlStore"]
+
+T = TypeVar("T")
+_LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+_READERS = 2
+_PLACE = tuple_(operations.c.created_us, operations.c.operation_id)
+_OLDEST_FIRST = (operations.c.created_us, operations.c.operation_id)
+_DISPATCH_ORDER = (operations.c.priority.desc(), *_OLDEST_FIRST)
+
+
+class SqlStore(OperationStore):
+    """A durable ledger in a SQLite file.
+
+    Opening makes or migrates the tables and takes the file's lock, so one process owns a ledger at a time. Changes
+    run on one writer thread (:class:`GroupWriter`), reads on ``_READERS`` others; an event loop never blocks.
+
+    Parameters
+    ----------
+    where
+        A path, or an ``sqlite:///`` URL.
+    max_failures
+        Handed to ``machine.step``.
+    module
+        The DB-API module to use instead of the newest SQLite found.
+
+    Raises
+    ------
+    InvalidSetting, Unavailable
+        As :class:`ktrdr.operations.sqlite.LedgerFile`.
+    """
+
+    def __init__(self, where: str | Path, *, max_failures: int = 3, module: ModuleType | None = None) -> None:
+        self._max_failures = max_failures
+        self._file = LedgerFile(ledger_path(where), readers=_READERS, module=module)
+        self._writer = GroupWriter(self._file.writer, self._file.translate)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
+        self._closed = False
+
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        return self._file.path
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions were committed since opening."""
+        return self._writer.transactions
+
+    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+        return await self._write(partial(_submit, new=new, now=now))
+
+    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+        work = partial(
+            _apply, operation_id=operation_id, event=event, now=now, max_failures=self._max_failures
+        )
+        return await self._write(work)
+
+    async def get(self, operation_id: str) -> Operation:
+        return await self._read(partial(_find, operation_id=operation_id))
+
+    async def spec(self, digest: str) -> bytes:
+        return await self._read(partial(_spec, digest=digest))
+
+    async def page(self, query: OperationQuery) -> OperationPage:
+        return await self._read(partial(_page, query=query))
+
+    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
+        return await self._read(partial(_pending, now_us=to_microseconds(now), limit=limit))
+
+    async def live(self) -> Sequence[Operation]:
+        return await self._read(_live)
+
+    async def queue_position(self, operation_id: str) -> int | None:
+        return await self._read(partial(_queue_position, operation_id=operation_id))
+
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
+        return await self._read(_counts)
+
+    async def delete(self, operation_id: str) -> None:
+        await self._write(partial(_delete, operation_id=operation_id))
+
+    async def save_worker(self, worker: WorkerRecord) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(delete(workers).where(workers.c.worker_id == worker.worker_id))
+            connection.execute(insert(workers), row_of_worker(worker))
+
+        await self._write(work)
+
+    async def delete_worker(self, worker_id: str) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(delete(workers).where(workers.c.worker_id == worker_id))
+
+        await self._write(work)
+
+    async def workers(self) -> Sequence[WorkerRecord]:
+        def work(connection: Connection) -> Sequence[WorkerRecord]:
+            rows = connection.execute(select(workers).order_by(workers.c.worker_id)).mappings()
+            return tuple(worker_from_row(row) for row in rows)
+
+        return await self._read(work)
+
+    async def save_model(self, model: ModelRecord) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(delete(models).where(models.c.model_id == model.model_id))
+            connection.execute(insert(models), row_of_model(model))
+
+        await self._write(work)
+
+    async def model(self, model_id: str) -> ModelRecord:
+        def work(connection: Connection) -> ModelRecord:
+            row = connection.execute(select(models).where(models.c.model_id == model_id)).mappings().first()
+            if row is None:
+                raise NotFound("model", model_id, valid=connection.scalars(select(models.c.model_id)))
+            return model_from_row(row)
+
+        return await self._read(work)
+
+    async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
+        def work(connection: Connection) -> Sequence[ModelRecord]:
+            query = select(models).order_by(models.c.created_us.desc(), models.c.model_id.desc())
+            if strategy_name is not None:
+                query = query.where(models.c.strategy_name == strategy_name)
+            return tuple(model_from_row(row) for row in connection.execute(query).mappings())
+
+        return await self._read(work)
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the file. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._readers.shutdown()
+        self._file.close()
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.wrap_future(self._writer.run(work))
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise Unavailable("The ledger is closed.")
+        return await asyncio.wrap_future(self._readers.submit(self._read_now, work))
+
+    def _read_now(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._file.reader.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            raise self._file.translate(error) from None
+
+
+def _in(status: OperationStatus) -> ColumnElement[bool]:
+    """``status = 'x'`` with the value in the SQL text: SQLite matches partial indexes to literals only."""
+    return operations.c.status == literal(status.value, literal_execute=True)
+
+
+def _find(connection: Connection, *, operation_id: str, lock: bool = False) -> Operation:
+    query = select(operations).where(operations.c.operation_id == operation_id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    if row is None:
+        raise NotFound("operation", operation_id)
+    return operation_from_row(row)
+
+
+def _submit(connection: Connection, *, new: NewOperation, now: datetime) -> Operation:
+    operation = new_operation(new, now)
+    if new.idempotency_key is not None:
+        query = select(operations).where(operations.c.idempotency_key == new.idempotency_key)
+        row = connection.execute(query).mappings().first()
+        if row is not None:
+            return same_submission(operation_from_row(row), operation)
+    taken = select(operations.c.operation_id).where(operations.c.operation_id == new.operation_id)
+    if connection.scalar(taken) is not None:
+        raise id_taken(new.operation_id)
+    digest = operation.spec_digest
+    if connection.scalar(select(specs.c.digest).where(specs.c.digest == digest)) is None:
+        connection.execute(insert(specs), {"digest": digest, "content": new.spec})
+    connection.execute(insert(operations), row_of_operation(operation))
+    return operation
+
+
+def _apply(
+    connection: Connection, *, operation_id: str, event: Event, now: datetime, max_failures: int
+) -> Transition:
+    before = _find(connection, operation_id=operation_id, lock=True)
+    transition = step(before, event, now, max_failures=max_failures)
+    row = row_of_operation(transition.operation)
+    connection.execute(update(operations).where(operations.c.operation_id == operation_id).values(row))
+    return transition
+
+
+def _spec(connection: Connection, *, digest: str) -> bytes:
+    content = connection.scalar(select(specs.c.content).where(specs.c.digest == digest))
+    if content is None:
+        raise NotFound("job specification", digest)
+    return bytes(content)
+
+
+def _page(connection: Connection, *, query: OperationQuery) -> OperationPage:
+    limit = checked_limit(query.limit)
+    wanted: list[ColumnElement[bool]] = []
+    if query.statuses:
+        wanted.append(or_(*(_in(status) for status in query.statuses)))
+    if query.operation_type is not None:
+        wanted.append(operations.c.operation_type == query.operation_type.value)
+    if query.worker_id is not None:
+        wanted.append(operations.c.worker_id == query.worker_id)
+    total = connection.scalar(select(func.count()).select_from(operations).where(and_(True, *wanted))) or 0
+    if query.cursor is not None:
+        wanted.append(decode_cursor(query.cursor) > _PLACE)
+    rows = select(operations).where(and_(True, *wanted))
+    rows = rows.order_by(*(column.desc() for column in _OLDEST_FIRST)).limit(limit + 1)
+    found = [operation_from_row(row) for row in connection.execute(rows).mappings()]
+    shown = tuple(found[:limit])
+    return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
+
+
+def _pending(connection: Connection, *, now_us: int, limit: int) -> Sequence[Operation]:
+    ready = or_(operations.c.not_before_us.is_(None), operations.c.not_before_us <= now_us)
+    query = select(operations).where(_in(OperationStatus.PENDING), ready)
+    rows = connection.execute(query.order_by(*_DISPATCH_ORDER).limit(limit)).mappings()
+    return tuple(operation_from_row(row) for row in rows)
+
+
+def _live(connection: Connection) -> Sequence[Operation]:
+    query = select(operations).where(or_(*(_in(status) for status in _LIVE))).order_by(*_OLDEST_FIRST)
+    return tuple(operation_from_row(row) for row in connection.execute(query).mappings())
+
+
+def _queue_position(connection: Connection, *, operation_id: str) -> int | None:
+    operation = _find(connection, operation_id=operation_id)
+    if operation.status is not OperationStatus.PENDING:
+        return None
+    before = or_(
+        operations.c.priority > operation.priority,
+        and_(operations.c.priority == operation.priority, place_of(operation) > _PLACE),
+    )
+    mine = operations.c.operation_type == operation.operation_type.value
+    query = select(func.count()).select_from(operations).where(_in(OperationStatus.PENDING), mine, before)
+    return int(connection.scalar(query) or 0) + 1
+
+
+def _counts(connection: Connection) -> dict[tuple[OperationType, OperationStatus], int]:
+    columns = operations.c.operation_type, operations.c.status
+    rows: Any = connection.execute(select(*columns, func.count()).group_by(*columns))
+    return {(OperationType(kind), OperationStatus(status)): count for kind, status, count in rows}
+
+
+def _delete(connection: Connection, *, operation_id: str) -> None:
+    operation = _find(connection, operation_id=operation_id, lock=True)
+    if not operation.status.terminal:
+        raise not_terminal(operation_id, operation.status)
+    connection.execute(delete(operations).where(operations.c.operation_id == operation_id))
+    digest = operation.spec_digest
+    used = select(operations.c.operation_id).where(operations.c.spec_digest == digest).limit(1)
+    if connection.scalar(used) is None:
+        connection.execute(delete(specs).where(specs.c.digest == digest))

@@ -1,0 +1,321 @@
+"""The laws of :class:`ktrdr.operations.store.OperationStore` as tests that every implementation inherits."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ktrdr.errors import Conflict, InvalidInput, InvalidTransition, NotFound
+from ktrdr.operations.events import Accepted, Assigned, CancelRequested, Finished, Progressed, Refused
+from ktrdr.operations.model import NewOperation, Operation, OperationStatus, OperationType
+from ktrdr.operations.progress import Progress
+from ktrdr.operations.store import OperationQuery, OperationStore
+from ktrdr.testing.operations import (
+    LEASE,
+    T0,
+    a_model,
+    a_submission,
+    a_worker,
+    an_event,
+    an_outcome,
+    assigned_to,
+)
+
+__all__ = ["OperationStoreContract"]
+
+PENDING, ASSIGNED, RUNNING, CANCELLING, COMPLETED, FAILED, CANCELLED = OperationStatus
+SECOND = timedelta(seconds=1)
+
+
+class OperationStoreContract:
+    """Inherit and provide the fixture ``store``: an async fixture that yields an empty store and closes it."""
+
+    async def running(self, store: OperationStore, operation_id: str, **changes: Any) -> Operation:
+        await store.submit(a_submission(operation_id, **changes), T0)
+        operation = (await store.apply(operation_id, assigned_to(), T0)).operation
+        assert operation.assignment is not None
+        return (await store.apply(operation_id, Accepted(operation.assignment, T0 + LEASE), T0)).operation
+
+    async def completed(self, store: OperationStore, operation_id: str, **changes: Any) -> Operation:
+        operation = await self.running(store, operation_id, **changes)
+        assert operation.assignment is not None
+        return (
+            await store.apply(operation_id, Finished(operation.assignment, an_outcome()), T0 + SECOND)
+        ).operation
+
+    # --- submit ---------------------------------------------------------------------------------------------------
+
+    async def test_a_submission_comes_back_as_it_was_recorded(self, store: OperationStore) -> None:
+        new = a_submission(
+            "op_a",
+            priority=3,
+            parent_operation_id="op_0",
+            requirements={"require_gpu": True, "text": "grün"},
+            idempotency_key="k",
+        )
+        moment = T0 + timedelta(microseconds=1)
+        operation = await store.submit(new, moment)
+        assert operation == await store.get("op_a")
+        assert (operation.status, operation.created_at, operation.priority) == (PENDING, moment, 3)
+        assert operation.requirements == {"require_gpu": True, "text": "grün"}
+        assert operation.parent_operation_id == "op_0"
+        assert await store.spec(operation.spec_digest) == new.spec
+
+    async def test_an_id_is_used_once(self, store: OperationStore) -> None:
+        first = await store.submit(a_submission("op_a"), T0)
+        with pytest.raises(Conflict, match="op_a exists already"):
+            await store.submit(a_submission("op_a", spec=b'{"other":1}'), T0 + SECOND)
+        assert await store.get("op_a") == first
+        with pytest.raises(NotFound):
+            await store.spec("0" * 64)
+
+    async def test_an_impossible_id_is_refused(self, store: OperationStore) -> None:
+        with pytest.raises(InvalidInput, match="cannot be an operation's id"):
+            await store.submit(a_submission("../etc"), T0)
+
+    async def test_the_same_key_gives_the_earlier_operation(self, store: OperationStore) -> None:
+        first = await store.submit(a_submission("op_a", idempotency_key="k"), T0)
+        again = await store.submit(a_submission("op_b", idempotency_key="k"), T0 + SECOND)
+        assert again == first
+        assert (await store.page(OperationQuery())).total == 1
+
+    async def test_the_same_key_with_another_spec_is_a_conflict(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_a", idempotency_key="k"), T0)
+        with pytest.raises(Conflict, match="'k' already belongs to operation op_a"):
+            await store.submit(a_submission("op_b", idempotency_key="k", spec=b"{}"), T0)
+        with pytest.raises(NotFound):
+            await store.get("op_b")
+
+    async def test_concurrent_submissions_with_one_key_make_one_operation(
+        self, store: OperationStore
+    ) -> None:
+        news = [a_submission(f"op_{i}", idempotency_key="k") for i in range(8)]
+        made = await asyncio.gather(*(store.submit(new, T0) for new in news))
+        assert len({operation.operation_id for operation in made}) == 1
+
+    async def test_a_bad_submission_harms_no_other_of_its_batch(self, store: OperationStore) -> None:
+        news: list[NewOperation] = [a_submission("op_a" if i % 2 else f"op_{i}") for i in range(10)]
+        made = await asyncio.gather(*(store.submit(new, T0) for new in news), return_exceptions=True)
+        refused = [outcome for outcome in made if isinstance(outcome, BaseException)]
+        assert len(refused) == 4
+        assert all(isinstance(error, Conflict) for error in refused)
+        assert (await store.page(OperationQuery())).total == 6
+
+    # --- apply ----------------------------------------------------------------------------------------------------
+
+    async def test_a_whole_life_is_kept(self, store: OperationStore) -> None:
+        operation = await self.running(store, "op_a")
+        assert operation.assignment is not None
+        progress = Progress(3, 10, "bar 3", {"current_bar": 3, "win_rate": 0.5, "current_date": None})
+        event = Progressed(operation.assignment, T0 + 2 * LEASE, progress)
+        transition = await store.apply("op_a", event, T0 + SECOND)
+        assert transition.operation == await store.get("op_a")
+        assert transition.operation.progress == progress
+        done = an_outcome(summary={"total_return": -0.1, "trades": 12, "none": None})
+        ended = (await store.apply("op_a", Finished(operation.assignment, done), T0 + 2 * SECOND)).operation
+        assert ended == await store.get("op_a")
+        assert (ended.status, ended.completed_at) == (COMPLETED, T0 + 2 * SECOND)
+        assert ended.summary == done.summary
+        assert ended.artifacts == done.artifacts
+
+    async def test_numbers_that_are_not_finite_do_no_harm(self, store: OperationStore) -> None:
+        operation = await self.running(store, "op_a")
+        assert operation.assignment is not None
+        progress = Progress(1, 2, context={"val_loss": float("nan")})
+        await store.apply("op_a", Progressed(operation.assignment, T0 + LEASE, progress), T0)
+        assert (await store.get("op_a")).progress is not None
+
+    async def test_an_impossible_event_changes_nothing(self, store: OperationStore) -> None:
+        before = await self.running(store, "op_a")
+        with pytest.raises(InvalidTransition, match="op_a is running; 'Assigned' is not possible"):
+            await store.apply("op_a", assigned_to("worker-2"), T0 + SECOND)
+        assert await store.get("op_a") == before
+
+    async def test_applying_to_an_unknown_operation_is_not_found(self, store: OperationStore) -> None:
+        with pytest.raises(NotFound, match="op_none"):
+            await store.apply("op_none", CancelRequested(), T0)
+
+    async def test_concurrent_assignments_give_one_owner(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_a"), T0)
+        tries = [store.apply("op_a", assigned_to(f"worker-{i}"), T0) for i in range(8)]
+        outcomes = await asyncio.gather(*tries, return_exceptions=True)
+        won = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert len(won) == 1
+        assert (await store.get("op_a")).attempt == 1
+        assert (await store.get("op_a")).worker_id == won[0].operation.worker_id
+
+    async def test_terminal_is_final(self, store: OperationStore) -> None:
+        before = await self.completed(store, "op_a")
+        assert before.assignment is not None
+        for kind in (Assigned, Finished, CancelRequested, Progressed):
+            transition = await store.apply("op_a", an_event(kind, before.assignment), T0 + LEASE)
+            assert transition.outcome == "ignored"
+        after = await store.get("op_a")
+        assert (after.status, after.summary, after.completed_at) == (
+            before.status,
+            before.summary,
+            before.completed_at,
+        )
+        assert after.attempt == before.attempt
+        assert len(after.story) > len(before.story)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def test_pending_is_in_dispatch_order(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_late"), T0 + SECOND)
+        await store.submit(a_submission("op_b"), T0)
+        await store.submit(a_submission("op_a"), T0)
+        await store.submit(a_submission("op_urgent", priority=5), T0 + 2 * SECOND)
+        await self.running(store, "op_running")
+        found = await store.pending(T0, 10)
+        assert [o.operation_id for o in found] == ["op_urgent", "op_a", "op_b", "op_late"]
+        assert [o.operation_id for o in await store.pending(T0, 2)] == ["op_urgent", "op_a"]
+        assert [await store.queue_position(o.operation_id) for o in found] == [1, 2, 3, 4]
+
+    async def test_the_queue_is_counted_per_type(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_a"), T0)
+        await store.submit(a_submission("op_t", operation_type=OperationType.TRAINING), T0 + SECOND)
+        await self.running(store, "op_running")
+        assert await store.queue_position("op_t") == 1
+        assert await store.queue_position("op_running") is None
+        with pytest.raises(NotFound):
+            await store.queue_position("op_none")
+
+    async def test_pending_leaves_out_who_must_wait(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_a"), T0)
+        assignment = (await store.apply("op_a", assigned_to(), T0)).operation.assignment
+        assert assignment is not None
+        await store.apply("op_a", Refused(assignment, "busy", not_before=T0 + LEASE), T0)
+        assert await store.pending(T0 + LEASE - timedelta(microseconds=1), 10) == ()
+        assert [o.operation_id for o in await store.pending(T0 + LEASE, 10)] == ["op_a"]
+
+    async def test_live_is_whoever_a_worker_may_hold(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_pending"), T0)
+        await store.submit(a_submission("op_assigned"), T0)
+        await store.apply("op_assigned", assigned_to(), T0)
+        await self.running(store, "op_running")
+        await self.running(store, "op_cancelling")
+        await store.apply("op_cancelling", CancelRequested(), T0)
+        await self.completed(store, "op_completed")
+        assert {o.operation_id for o in await store.live()} == {"op_assigned", "op_running", "op_cancelling"}
+
+    async def test_pages_cover_everything_once_newest_first(self, store: OperationStore) -> None:
+        for number in range(7):
+            await store.submit(a_submission(f"op_{number}"), T0 + (number // 2) * SECOND)
+        seen: list[str] = []
+        cursor = None
+        for _ in range(4):
+            page = await store.page(OperationQuery(limit=2, cursor=cursor))
+            assert page.total == 7
+            seen += [o.operation_id for o in page.operations]
+            cursor = page.next_cursor
+        assert cursor is None
+        assert seen == ["op_6", "op_5", "op_4", "op_3", "op_2", "op_1", "op_0"]
+
+    async def test_a_page_does_not_slip_when_something_new_arrives(self, store: OperationStore) -> None:
+        for number in range(4):
+            await store.submit(a_submission(f"op_{number}"), T0 + number * SECOND)
+        first = await store.page(OperationQuery(limit=2))
+        await store.submit(a_submission("op_new"), T0 + LEASE)
+        second = await store.page(OperationQuery(limit=2, cursor=first.next_cursor))
+        assert [o.operation_id for o in second.operations] == ["op_1", "op_0"]
+
+    async def test_pages_filter(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_a"), T0)
+        await self.running(store, "op_b")
+        await self.completed(store, "op_t", operation_type=OperationType.TRAINING)
+
+        async def ids(query: OperationQuery) -> set[str]:
+            page = await store.page(query)
+            assert page.total == len(page.operations)
+            return {o.operation_id for o in page.operations}
+
+        assert await ids(OperationQuery(statuses=(PENDING,))) == {"op_a"}
+        assert await ids(OperationQuery(statuses=(PENDING, COMPLETED))) == {"op_a", "op_t"}
+        assert await ids(OperationQuery(operation_type=OperationType.TRAINING)) == {"op_t"}
+        assert await ids(OperationQuery(worker_id="worker-1")) == {"op_b", "op_t"}
+        assert await ids(OperationQuery(worker_id="worker-1", statuses=(RUNNING,))) == {"op_b"}
+        assert await ids(OperationQuery(statuses=(FAILED,))) == set()
+
+    @pytest.mark.parametrize("cursor", ["nonsense", "", "!!", "MTphYmM", "OTk5OTk5OTk5OTk5OTk5OTk5OmE"])
+    async def test_a_made_up_cursor_is_refused_or_ends(self, store: OperationStore, cursor: str) -> None:
+        await store.submit(a_submission("op_a"), T0)
+        if cursor == "MTphYmM":  # 1:abc, well formed: before everything there is
+            assert (await store.page(OperationQuery(cursor=cursor))).operations == ()
+        else:
+            with pytest.raises(InvalidInput, match="not a cursor"):
+                await store.page(OperationQuery(cursor=cursor))
+
+    @pytest.mark.parametrize("limit", [0, -1, 1001])
+    async def test_a_page_has_a_sane_size(self, store: OperationStore, limit: int) -> None:
+        with pytest.raises(InvalidInput, match=f"limit={limit}"):
+            await store.page(OperationQuery(limit=limit))
+
+    async def test_counts_are_per_type_and_status(self, store: OperationStore) -> None:
+        assert await store.counts() == {}
+        await store.submit(a_submission("op_a"), T0)
+        await store.submit(a_submission("op_b"), T0)
+        await self.completed(store, "op_t", operation_type=OperationType.TRAINING)
+        assert await store.counts() == {
+            (OperationType.BACKTESTING, PENDING): 2,
+            (OperationType.TRAINING, COMPLETED): 1,
+        }
+
+    # --- deleting -------------------------------------------------------------------------------------------------
+
+    async def test_only_what_has_ended_can_be_deleted(self, store: OperationStore) -> None:
+        await self.running(store, "op_a")
+        with pytest.raises(Conflict, match="op_a is running"):
+            await store.delete("op_a")
+        await store.get("op_a")
+        with pytest.raises(NotFound):
+            await store.delete("op_none")
+
+    async def test_deleting_forgets_the_operation_and_its_key(self, store: OperationStore) -> None:
+        await self.completed(store, "op_a", idempotency_key="k")
+        await store.delete("op_a")
+        with pytest.raises(NotFound):
+            await store.get("op_a")
+        fresh = await store.submit(a_submission("op_b", idempotency_key="k", spec=b"{}"), T0)
+        assert fresh.operation_id == "op_b"
+
+    async def test_a_spec_lives_as_long_as_its_last_operation(self, store: OperationStore) -> None:
+        digest = (await self.completed(store, "op_a")).spec_digest
+        assert (await self.completed(store, "op_b")).spec_digest == digest
+        await store.delete("op_a")
+        assert await store.spec(digest) == b'{"kind":"backtesting"}'
+        await store.delete("op_b")
+        with pytest.raises(NotFound):
+            await store.spec(digest)
+
+    # --- workers and models ---------------------------------------------------------------------------------------
+
+    async def test_workers_are_kept_by_id(self, store: OperationStore) -> None:
+        await store.save_worker(a_worker("worker-2"))
+        await store.save_worker(a_worker("worker-1"))
+        changed = a_worker("worker-2", instance_id="instance-9", draining=True)
+        await store.save_worker(changed)
+        assert list(await store.workers()) == [a_worker("worker-1"), changed]
+        await store.delete_worker("worker-1")
+        await store.delete_worker("worker-1")
+        assert list(await store.workers()) == [changed]
+
+    async def test_models_are_listed_newest_first(self, store: OperationStore) -> None:
+        old, new = a_model("m_1"), a_model("m_2", created_at=T0 + SECOND, symbols=("A", "B"))
+        other = a_model("m_3", strategy_name="other", created_at=T0 + LEASE)
+        for model in (new, other, old):
+            await store.save_model(model)
+        assert list(await store.models("sp500_trend")) == [new, old]
+        assert list(await store.models()) == [other, new, old]
+        assert await store.model("m_2") == new
+        with pytest.raises(NotFound, match="did you mean 'm_1'"):
+            await store.model("m_11")
+
+    async def test_saving_a_model_again_replaces_it(self, store: OperationStore) -> None:
+        await store.save_model(a_model("m_1"))
+        await store.save_model(a_model("m_1", metrics={"val_loss": 0.1}))
+        assert (await store.model("m_1")).metrics == {"val_loss": 0.1}
+        assert len(await store.models()) == 1

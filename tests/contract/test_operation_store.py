@@ -1,0 +1,42 @@
+"""Every ledger keeps the laws of OperationStore."""
+
+from __future__ import annotations
+
+import sqlite3.dbapi2
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.store import OperationStore
+from ktrdr.testing.store_contract import OperationStoreContract
+
+
+class TestMemoryStore(OperationStoreContract):
+    @pytest.fixture
+    async def store(self) -> AsyncIterator[OperationStore]:
+        store = MemoryStore()
+        yield store
+        await store.close()
+
+
+class TestSqlStore(OperationStoreContract):
+    """Over the newest SQLite installed: the write-ahead log where it is safe."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[OperationStore]:
+        store = SqlStore(tmp_path / "ledger.db")
+        yield store
+        await store.close()
+
+
+class TestSqlStoreOnPythonsOwnSqlite(OperationStoreContract):
+    """Over Python's own SQLite, which may be one that needs the rollback journal."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[OperationStore]:
+        store = SqlStore(f"sqlite:///{tmp_path / 'ledger.db'}", module=sqlite3.dbapi2)
+        yield store
+        await store.close()
