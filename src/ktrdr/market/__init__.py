@@ -7,6 +7,7 @@ from ktrdr.market.align import align_to
 from ktrdr.market.calendars import bars_per_year, known_at
 from ktrdr.market.manifest import DatasetManifest, Segment, dataset_artifacts, load_dataset, read_manifest
 from ktrdr.market.resample import can_resample, resample
+from ktrdr.market.samples import install_samples, load_sample, sample_list
 from ktrdr.market.store import MarketStore
 from ktrdr.market.symbols import check_symbol
 
@@ -19,8 +20,11 @@ __all__ = [
     "can_resample",
     "check_symbol",
     "dataset_artifacts",
+    "install_samples",
     "known_at",
     "load_dataset",
+    "load_sample",
     "read_manifest",
     "resample",
+    "sample_list",
 ]
