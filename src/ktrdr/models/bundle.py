@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from ktrdr.artifacts import ArtifactStore
 from ktrdr.errors import FieldError, InvalidModel
@@ -38,7 +38,6 @@ __all__ = [
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.safetensors"
 
-JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt")

@@ -76,8 +76,8 @@ class Mlp:
         random
             Source of the dropout masks; without one there is no dropout.
         """
-        inputs, before, masks = self._forward(x_BF, random)
-        log_p_BC = functional.log_softmax(before.pop(), 1)
+        inputs, activated, masks, logits_BC = self._forward(x_BF, random)
+        log_p_BC = functional.log_softmax(logits_BC, 1)
         total = target_BC.sum()
         loss = -(target_BC * log_p_BC).sum() / total
         delta = (log_p_BC.exp_() * target_BC.sum(1, keepdim=True) - target_BC) / total
@@ -88,26 +88,26 @@ class Mlp:
                 delta = torch.mm(delta, self._values[2 * i])
                 if masks:
                     delta *= masks[i - 1]
-                delta = self._activation_gradient(delta, before[i - 1], inputs[i])
+                delta = self._activation_gradient(delta, *activated[i - 1])
         return loss
 
     def _forward(
         self, x_BF: Tensor, random: np.random.Generator | None
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Inputs of each linear layer, its outputs before activation, and the dropout masks."""
-        inputs, before, masks = [x_BF], [], []
-        for i in range(0, len(self._values), 2):
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]], list[Tensor], Tensor]:
+        """Inputs of each linear layer, each activation's argument and value, the dropout masks, the logits."""
+        inputs, activated, masks = [x_BF], [], []
+        last = len(self._values) - 2
+        for i in range(0, last, 2):
             z = torch.addmm(self._values[i + 1], inputs[-1], self._values[i].t())
-            before.append(z)
-            if i + 2 == len(self._values):
-                break
             h = self._activate(z)
+            activated.append((z, h))
             if random is not None and self.architecture.dropout > 0.0:
                 mask = self._mask(h, random)
                 masks.append(mask)
                 h = h * mask
             inputs.append(h)
-        return inputs, before, masks
+        logits_BC = torch.addmm(self._values[last + 1], inputs[-1], self._values[last].t())
+        return inputs, activated, masks, logits_BC
 
     def _mask(self, h_BH: Tensor, random: np.random.Generator) -> Tensor:
         """0 with the probability ``dropout`` (to 1/65536), else 1/(1 - dropout)."""
@@ -126,15 +126,14 @@ class Mlp:
                 return functional.gelu(z)
 
     def _activation_gradient(self, delta: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        """``delta`` times the activation's derivative at ``z``. Under dropout ``h`` is masked, so it is not used."""
-        aten = torch.ops.aten
+        """``delta`` times the derivative of the activation, whose argument was ``z`` and whose value is ``h``."""
         match self.architecture.activation:
             case "relu":
-                return aten.threshold_backward(delta, z, 0)  # type: ignore[no-any-return]
+                return torch.ops.aten.threshold_backward(delta, h, 0)  # type: ignore[no-any-return]
             case "tanh":
-                return aten.tanh_backward(delta, h if h is not None else torch.tanh(z))  # type: ignore[no-any-return]
+                return torch.ops.aten.tanh_backward(delta, h)  # type: ignore[no-any-return]
             case "gelu":
-                return aten.gelu_backward(delta, z)  # type: ignore[no-any-return]
+                return torch.ops.aten.gelu_backward(delta, z)  # type: ignore[no-any-return]
 
     def weights(self) -> Weights:
         """A copy of all parameters as NumPy arrays; later steps do not change it."""
