@@ -72,7 +72,7 @@ def _order_faults(points: tuple[float, ...]) -> list[FieldError]:
 
 
 def _short(point: float) -> float | int:
-    return int(point) if math.isfinite(point) and point == int(point) else point
+    return int(point) if abs(point) < 1e15 and point == int(point) else point
 
 
 def _plateau_faults(*points: float) -> list[FieldError]:
