@@ -11,6 +11,7 @@ from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
 from ktrdr.protocol.specs import JobSpec
 
 __all__ = [
+    "BackendHealth",
     "Capabilities",
     "DeliverRequest",
     "HealthView",
@@ -27,6 +28,8 @@ __all__ = [
     "StartAccepted",
     "StartJob",
     "WorkerList",
+    "WorkerMetrics",
+    "WorkerMetricsRow",
     "WorkerStatus",
     "WorkerView",
 ]
@@ -238,3 +241,30 @@ class WorkerList(Message):
     workers: list[WorkerView]
     total: int
     next_cursor: str | None = None
+
+
+class WorkerMetricsRow(Message):
+    """One worker in the metrics."""
+
+    id: str
+    type: WorkerType
+    status: WorkerStatus
+    current_operation: str | None = None
+    health_failures: int = 0
+
+
+class WorkerMetrics(Message):
+    """The fleet in numbers."""
+
+    total_workers: int
+    by_status: dict[str, int]
+    by_type: dict[str, int]
+    workers: list[WorkerMetricsRow]
+
+
+class BackendHealth(Message):
+    """The backend's own health."""
+
+    status: Literal["healthy"] = "healthy"
+    version: str
+    workers: int = Field(description="workers registered")

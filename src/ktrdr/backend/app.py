@@ -1,0 +1,66 @@
+"""The HTTP application: ``uvicorn ktrdr.backend.app:app`` or :func:`create_app` for one's own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+
+from ktrdr.backend import problems
+from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.guards import Guard
+from ktrdr.backend.routes import workers
+from ktrdr.backend.wiring import Backend, Parts
+from ktrdr.protocol.messages import BackendHealth
+
+__all__ = ["PREFIX", "create_app"]
+
+PREFIX = "/api/v1"
+_ROUTERS: tuple[APIRouter, ...] = (workers.router,)
+
+
+def create_app(
+    config: BackendConfig, parts: Parts | None = None, *, backend: Backend | None = None
+) -> FastAPI:
+    """The application; its ledger is opened when it starts serving, unless an open ``backend`` is given."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = backend or Backend(config, parts)
+        await services.start()
+        app.state.backend = services
+        try:
+            yield
+        finally:
+            await services.stop()
+
+    app = FastAPI(
+        title="ktrdr",
+        version=config.version,
+        summary="Train, backtest and compare neuro-fuzzy trading strategies.",
+        description="Errors are RFC 9457 problems. POSTs that start work honour `Idempotency-Key`.",
+        lifespan=lifespan,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    problems.install(app)
+    app.add_middleware(Guard, config=config)
+    app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"])
+    for router in _ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+    return app
+
+
+async def _health(request: Request) -> BackendHealth:
+    """Whether the backend serves; the only route without a credential."""
+    backend: Backend = request.app.state.backend
+    return BackendHealth(version=backend.config.version, workers=len(backend.registry))
+
+
+def __getattr__(name: str) -> Any:
+    """``app`` is made at its first use, so that importing this module reads no environment."""
+    if name == "app":
+        globals()["app"] = create_app(BackendConfig.from_environment())
+        return globals()["app"]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,104 @@
+"""What the backend needs to know at its start; read once and handed down."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from ktrdr.errors import InvalidSetting
+from ktrdr.protocol.transports import Network
+from ktrdr.settings import ControlSettings, api_token, enrolment_token, home
+
+__all__ = ["LOOPBACK", "PRIVATE", "BackendConfig", "is_loopback", "read_networks"]
+
+LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+PRIVATE: tuple[Network, ...] = (
+    *LOOPBACK,
+    *(ipaddress.ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")),
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind address is reachable from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Networks in CIDR notation, separated by commas.
+
+    Raises
+    ------
+    InvalidSetting
+        If one of them is not a network.
+    """
+    networks: list[Network] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError:
+            raise InvalidSetting(
+                f"KTRDR_ALLOWED_WORKER_NETWORKS: '{part}' is not a network. "
+                "Write CIDR blocks separated by commas, e.g. 10.0.0.0/8,192.168.1.0/24."
+            ) from None
+    return tuple(networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendConfig:
+    """A backend's settings.
+
+    ``database`` is a URL or None for the SQLite file in ``home``. ``networks``: where workers' endpoints may lie.
+    ``loopback_only``: the server is bound to loopback, so only local names are accepted as Host.
+    """
+
+    home: Path
+    database: str | None = None
+    control: ControlSettings = field(default_factory=ControlSettings)
+    api_token: str | None = None
+    worker_token: str | None = None
+    loopback_only: bool = True
+    networks: tuple[Network, ...] = LOOPBACK
+    strategy_roots: tuple[Path, ...] = ()
+    max_artifact_bytes: int = 4 << 30
+    version: str = field(default_factory=lambda: version("ktrdr"))
+
+    @classmethod
+    def from_environment(
+        cls, host: str = "127.0.0.1", *, environ: Mapping[str, str] | None = None
+    ) -> BackendConfig:
+        """Read the environment for a server bound to ``host``.
+
+        Raises
+        ------
+        InvalidSetting
+            If a value cannot be used, or ``host`` is not loopback and no token is set.
+        """
+        env = os.environ if environ is None else environ
+        token = api_token(env)
+        local = is_loopback(host)
+        if not local and token is None:
+            raise InvalidSetting(
+                f"Binding {host} would open the backend to the network without a password. "
+                "Set KTRDR_API_TOKEN (or KTRDR_API_TOKEN_FILE), or bind 127.0.0.1."
+            )
+        networks = read_networks(env.get("KTRDR_ALLOWED_WORKER_NETWORKS", ""))
+        root = home(env)
+        return cls(
+            home=root,
+            database=env.get("KTRDR_DATABASE_URL") or None,
+            control=ControlSettings.from_environment(env),
+            api_token=token,
+            worker_token=enrolment_token(env),
+            loopback_only=local,
+            networks=networks or (LOOPBACK if local else PRIVATE),
+            strategy_roots=(root / "strategies", Path.cwd() / "strategies"),
+        )

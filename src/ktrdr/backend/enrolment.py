@@ -1,0 +1,216 @@
+"""Registration and reports: how workers come, speak and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from urllib.parse import urlsplit
+
+from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.fleet import Fleet
+from ktrdr.backend.health import HealthLoop
+from ktrdr.backend.operations import OperationsService
+from ktrdr.backend.registry import WorkerRegistry
+from ktrdr.clock import Clock
+from ktrdr.errors import Conflict, FieldError, InvalidInput, KtrdrError
+from ktrdr.operations.model import WorkerRecord, WorkerType
+from ktrdr.protocol.messages import (
+    HealthView,
+    RegisterRequest,
+    RegisterResponse,
+    ReportRequest,
+    ReportResponse,
+    WorkerView,
+)
+from ktrdr.protocol.transports import Network, address_allowed
+
+__all__ = ["Enrolment", "check_endpoint"]
+
+_log = logging.getLogger("ktrdr.backend")
+_ALIASES = {"gpu_host": WorkerType.TRAINING, "cpu_training": WorkerType.TRAINING}
+
+
+def _wrong_endpoint(message: str) -> InvalidInput:
+    return InvalidInput(message, [FieldError("/endpoint_url", message)])
+
+
+async def check_endpoint(url: str, networks: tuple[Network, ...]) -> str:
+    """The endpoint as ``scheme://host[:port]`` if the backend may talk to it.
+
+    Raises
+    ------
+    InvalidInput
+        If it is not http(s), carries a user, path or query, or resolves outside ``networks``.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise _wrong_endpoint(f"'{url}' is not a URL.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _wrong_endpoint(f"'{url}' is not an http(s) URL such as http://192.168.1.20:5003.")
+    if parts.username is not None or parts.password is not None:
+        raise _wrong_endpoint("An endpoint URL must not contain a user name or password.")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise _wrong_endpoint(f"'{url}' must end after host and port.")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            parts.hostname, port or 0, type=socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError) as error:
+        raise _wrong_endpoint(f"The host of '{url}' has no address here: {error}.") from None
+    outside = [str(a[4][0]) for a in found if not address_allowed(str(a[4][0]), networks)]
+    if outside:
+        allowed = ", ".join(str(network) for network in networks)
+        raise _wrong_endpoint(
+            f"'{url}' leads to {outside[0]}, outside the networks where workers may be ({allowed}). "
+            "Set KTRDR_ALLOWED_WORKER_NETWORKS at the backend to allow it."
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+class Enrolment:
+    """Takes registrations and reports."""
+
+    def __init__(
+        self,
+        config: BackendConfig,
+        operations: OperationsService,
+        registry: WorkerRegistry,
+        health: HealthLoop,
+        fleet: Fleet,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._operations = operations
+        self._registry = registry
+        self._health = health
+        self._fleet = fleet
+        self._clock = clock
+
+    async def register(self, request: RegisterRequest) -> RegisterResponse:
+        """Take a worker in, having reached it at the endpoint it names; repeating it changes nothing.
+
+        Raises
+        ------
+        InvalidInput
+            If the endpoint is not allowed, does not answer, or another worker answers there.
+        Conflict
+            If a worker of this id is alive elsewhere.
+        """
+        endpoint = await check_endpoint(request.endpoint_url, self._config.networks)
+        view = await self._reach(endpoint, request)
+        await self._refuse_double(endpoint, request)
+        acknowledged = await self._take_outbox(request)
+        record = self._record(endpoint, request)
+        await self._operations.store.save_worker(record)
+        known = self._registry.find(request.worker_id)
+        accepted = known.reserved_for if known is not None and known.accepted else None
+        worker = self._registry.put(record)
+        if known is None or known.record.instance_id != request.instance_id:
+            accepted = None
+            _log.info("Worker %s registered from %s", request.worker_id, endpoint)
+            await self._health.lose(request.worker_id, request.instance_id, "it restarted")
+        stop = await self._claims(request)
+        await self._health.observe(worker, view, worker.revision, accepted)
+        self._operations.wake()
+        shown = self._registry.view(worker)
+        return RegisterResponse(
+            worker_id=request.worker_id,
+            worker_type=record.worker_type,
+            status=shown.status,
+            message=shown.reason if shown.reason and not worker.serves else f"Registered at {endpoint}.",
+            stop=stop,
+            acknowledged=acknowledged,
+        )
+
+    async def _reach(self, endpoint: str, request: RegisterRequest) -> HealthView:
+        try:
+            view = await self._fleet.probe(endpoint).health()
+        except KtrdrError as error:
+            raise _wrong_endpoint(
+                f"The backend cannot reach the worker at {endpoint}: {error} "
+                "Set WORKER_ENDPOINT_URL to an address that is reachable from the backend."
+            ) from None
+        if (view.worker_id, view.instance_id) != (request.worker_id, request.instance_id):
+            raise _wrong_endpoint(
+                f"At {endpoint} answers worker '{view.worker_id}' ({view.instance_id}), "
+                f"not '{request.worker_id}' ({request.instance_id})."
+            )
+        return view
+
+    async def _refuse_double(self, endpoint: str, request: RegisterRequest) -> None:
+        """Two live workers of one id would take each other's work away for ever."""
+        known = self._registry.find(request.worker_id)
+        if (
+            known is None
+            or known.record.instance_id == request.instance_id
+            or known.record.endpoint_url == endpoint
+        ):
+            return
+        try:
+            other = await self._fleet.probe(known.record.endpoint_url).health()
+        except KtrdrError:
+            return
+        if (other.worker_id, other.instance_id) == (request.worker_id, known.record.instance_id):
+            raise Conflict(
+                f"Worker id '{request.worker_id}' is in use by a live worker at {known.record.endpoint_url}. "
+                "Give this one its own WORKER_ID."
+            )
+
+    async def _take_outbox(self, request: RegisterRequest) -> list[str]:
+        for delivery in request.outbox:
+            await self._operations.deliver(request.worker_id, delivery)
+        return [f"{delivery.operation_id}:{delivery.attempt}" for delivery in request.outbox]
+
+    def _record(self, endpoint: str, request: RegisterRequest) -> WorkerRecord:
+        known = self._registry.find(request.worker_id)
+        return WorkerRecord(
+            worker_id=request.worker_id,
+            worker_type=_ALIASES.get(request.worker_type) or WorkerType(request.worker_type),
+            endpoint_url=endpoint,
+            instance_id=request.instance_id,
+            capabilities=request.capabilities.model_dump(mode="json"),
+            registered_at=self._clock.now() if known is None else known.record.registered_at,
+            draining=known is not None and known.record.draining,
+        )
+
+    async def _claims(self, request: RegisterRequest) -> list[str]:
+        if request.current_operation_id is None or request.current_attempt is None:
+            return []
+        goes_on = await self._operations.vouch(
+            request.worker_id,
+            request.instance_id,
+            request.current_operation_id,
+            request.current_attempt,
+            None,
+        )
+        return [] if goes_on else [request.current_operation_id]
+
+    async def report(self, worker_id: str, report: ReportRequest) -> ReportResponse:
+        """Take a change of state; what is delivered is durable when this returns, and the slot free."""
+        worker = self._registry.find(worker_id)
+        if worker is not None and worker.record.instance_id == report.instance_id:
+            # before the delivery, because that frees the slot: a worker that leaves must not be chosen again
+            self._registry.reported(worker, report.worker_status, delivered=report.delivery is not None)
+        if report.delivery is not None:
+            await self._operations.deliver(worker_id, report.delivery)
+        self._operations.wake()
+        return ReportResponse(acknowledged=report.delivery is not None)
+
+    async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
+        """Let a worker finish and take no more, or take work again."""
+        await self._operations.store.save_worker(self._registry.set_draining(worker_id, draining))
+        self._operations.wake()
+        return self._registry.view(self._registry.get(worker_id))
+
+    async def forget(self, worker_id: str) -> None:
+        """Forget a worker that runs nothing; raises Conflict if it does."""
+        worker = self._registry.get(worker_id)
+        if worker.reserved_for is not None and self._registry.status(worker) != "temporarily_unavailable":
+            raise Conflict(
+                f"Worker {worker_id} runs {worker.reserved_for[0]}. Drain it and wait, or cancel the operation."
+            )
+        await self._health.forget(worker_id, "removed by the user")

@@ -1,0 +1,64 @@
+"""The road to the workers: proxies with the worker credential, and background calls whose failure may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from ktrdr.backend.registry import WorkerEndpoint
+from ktrdr.protocol.client import OperationServiceProxy
+from ktrdr.protocol.transports import Transport
+
+__all__ = ["Fleet"]
+
+_log = logging.getLogger("ktrdr.backend")
+
+
+class Fleet:
+    """Makes proxies and owns the tasks that talk to workers in the background."""
+
+    def __init__(
+        self, transport: Transport, token: str | None, timeout_s: float, probe_timeout_s: float
+    ) -> None:
+        self._transport = transport
+        self._token = token
+        self._timeout_s = timeout_s
+        self._probe_timeout_s = probe_timeout_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def proxy(self, endpoint_url: str) -> OperationServiceProxy:
+        """For starts, cancels and reads."""
+        return OperationServiceProxy(
+            self._transport, endpoint_url, token=self._token, timeout_s=self._timeout_s
+        )
+
+    def probe(self, endpoint_url: str) -> OperationServiceProxy:
+        """For probes, with their own time-out."""
+        return OperationServiceProxy(
+            self._transport, endpoint_url, token=self._token, timeout_s=self._probe_timeout_s
+        )
+
+    def of(self, worker: WorkerEndpoint) -> OperationServiceProxy:
+        """The proxy of a registered worker."""
+        return self.proxy(worker.record.endpoint_url)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run in the background; a failure is logged, because nobody awaits the task."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("Background task '%s' failed", task.get_name(), exc_info=task.exception())
+
+    async def close(self) -> None:
+        """End what still runs, then the connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._transport.close()

@@ -1,0 +1,171 @@
+"""The backend's pulse: probes, what they prove, leases that ended, workers to forget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from datetime import datetime, timedelta
+
+from ktrdr.backend.fleet import Fleet
+from ktrdr.backend.operations import OperationsService
+from ktrdr.backend.progress import progress_of
+from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
+from ktrdr.clock import Clock
+from ktrdr.errors import KtrdrError, NotFound
+from ktrdr.operations.events import LeaseExpired, NotMine, WorkerLost
+from ktrdr.operations.model import Assignment
+from ktrdr.protocol.messages import HealthView
+from ktrdr.settings import ControlSettings
+
+__all__ = ["HealthLoop"]
+
+_log = logging.getLogger("ktrdr.backend")
+
+
+class HealthLoop:
+    """Probes all workers at once every ``health_interval_s`` and sweeps leases a few times per lease.
+
+    Laws
+    ----
+    - A probe that names (operation, attempt) renews that operation's lease; it never changes a terminal one.
+    - A worker that is idle although it accepted an attempt before the probe was sent is asked once more, for the
+      operation itself; only if it does not know it, the attempt is lost.
+    - After a start of the backend no lease ends before one full lease has passed.
+    - No exception ends the loops.
+    """
+
+    def __init__(
+        self,
+        operations: OperationsService,
+        registry: WorkerRegistry,
+        fleet: Fleet,
+        clock: Clock,
+        control: ControlSettings,
+    ) -> None:
+        self._operations = operations
+        self._registry = registry
+        self._fleet = fleet
+        self._clock = clock
+        self._control = control
+        self._probing: set[str] = set()
+        self.leases_honoured_until: datetime = clock.now() + timedelta(seconds=control.lease_s)
+
+    async def run_probes(self) -> None:
+        """Probe for ever."""
+        while True:
+            await self._guarded("Probing", self.round())
+            await asyncio.sleep(self._control.health_interval_s)
+
+    async def run_sweeps(self) -> None:
+        """Sweep leases for ever."""
+        while True:
+            await asyncio.sleep(min(self._control.lease_s / 4, self._control.health_interval_s))
+            await self._guarded("Sweeping leases", self.sweep())
+
+    async def _guarded(self, what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:  # the edge of a background job: the loop outlives everything
+            _log.exception("%s failed; going on", what)
+
+    async def round(self) -> None:
+        """One probe of every worker, all at once; then forget those that were away too long."""
+        probes = [self._guarded("A probe", self.probe(worker.worker_id)) for worker in self._registry]
+        await asyncio.gather(*probes)
+        for worker in self._registry.overdue():
+            _log.warning("Worker %s was unreachable for too long and is forgotten", worker.worker_id)
+            await self.forget(worker.worker_id, "unreachable for too long")
+        self._operations.wake()
+
+    def probe_soon(self, worker_id: str) -> None:
+        """Probe one worker in the background, unless that is under way."""
+        if worker_id not in self._probing:
+            self._fleet.spawn(self.probe(worker_id), f"probe {worker_id}")
+
+    async def probe(self, worker_id: str) -> None:
+        """Ask one worker how it is and draw the conclusions."""
+        worker = self._registry.find(worker_id)
+        if worker is None or worker_id in self._probing:
+            return
+        self._probing.add(worker_id)
+        try:
+            revision = worker.revision
+            accepted = worker.reserved_for if worker.accepted else None
+            try:
+                view = await self._fleet.probe(worker.record.endpoint_url).health()
+            except KtrdrError as error:
+                self._failed(worker, str(error))
+                return
+            if self._registry.find(worker_id) is worker:
+                await self.observe(worker, view, revision, accepted)
+        finally:
+            self._probing.discard(worker_id)
+
+    def _failed(self, worker: WorkerEndpoint, reason: str) -> None:
+        self._registry.contact_failed(worker, reason)
+        if worker.failures == self._control.health_failures:
+            _log.warning("Worker %s is unavailable: %s", worker.worker_id, reason)
+
+    async def observe(
+        self,
+        worker: WorkerEndpoint,
+        view: HealthView,
+        revision: int,
+        accepted: tuple[str, int] | None,
+    ) -> None:
+        """Conclude from a probe that was sent when ``revision`` and ``accepted`` held."""
+        record = worker.record
+        if (view.worker_id, view.instance_id) != (record.worker_id, record.instance_id):
+            other = "another worker" if view.worker_id != record.worker_id else "a new incarnation of it"
+            self._failed(worker, f"At {record.endpoint_url} answers {other} that has not registered yet.")
+            return
+        was_away = worker.failures > 0 or not worker.verified
+        fresh = self._registry.heard(worker, view, revision)
+        if view.current_operation is not None and view.current_attempt is not None:
+            progress = None if view.progress is None else progress_of(view.progress)
+            await self._operations.vouch(
+                record.worker_id, record.instance_id, view.current_operation, view.current_attempt, progress
+            )
+        if fresh and accepted is not None and view.current_operation != accepted[0]:
+            await self._missing(worker, *accepted)
+        if was_away or view.worker_status == "idle":
+            self._operations.wake()
+
+    async def _missing(self, worker: WorkerEndpoint, operation_id: str, attempt: int) -> None:
+        """The worker does not say that it runs what it had accepted: finished and about to deliver, or lost?"""
+        try:
+            await self._fleet.of(worker).operation(operation_id)
+        except NotFound:
+            assignment = Assignment(worker.worker_id, worker.record.instance_id, attempt)
+            await self._operations.apply(operation_id, NotMine(assignment))
+        except KtrdrError as error:
+            _log.info("Worker %s did not say what became of %s: %s", worker.worker_id, operation_id, error)
+
+    async def sweep(self) -> None:
+        """End the leases that nobody renewed."""
+        now = self._clock.now()
+        if now < self.leases_honoured_until:
+            return
+        for operation in await self._operations.store.live():
+            assignment, end = operation.assignment, operation.lease_expires_at
+            if assignment is not None and end is not None and end <= now:
+                _log.warning("The lease of %s on %s ended", operation.operation_id, assignment.worker_id)
+                await self._operations.apply(operation.operation_id, LeaseExpired(assignment))
+
+    async def forget(self, worker_id: str, reason: str) -> None:
+        """Remove a worker; what it held goes back to the queue."""
+        self._registry.remove(worker_id)
+        await self._operations.store.delete_worker(worker_id)
+        await self.lose(worker_id, None, reason)
+
+    async def lose(self, worker_id: str, but_instance: str | None, reason: str) -> None:
+        """Give up everything that incarnations of the worker other than ``but_instance`` hold."""
+        for operation in await self._operations.store.live():
+            assignment = operation.assignment
+            if (
+                assignment is not None
+                and assignment.worker_id == worker_id
+                and assignment.instance_id != but_instance
+            ):
+                await self._operations.apply(operation.operation_id, WorkerLost(assignment, reason))

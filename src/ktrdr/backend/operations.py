@@ -1,0 +1,288 @@
+"""The backend's face to the ledger: every event goes through here, and every view comes from here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from ktrdr.backend.fleet import Fleet
+from ktrdr.backend.hub import Hub
+from ktrdr.backend.progress import ProgressReader, progress_view
+from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
+from ktrdr.clock import Clock
+from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable
+from ktrdr.operations.events import (
+    CancelRequested,
+    CancelWorker,
+    ChildDied,
+    Command,
+    Event,
+    Finished,
+    NotMine,
+    Progressed,
+    Released,
+    StopStray,
+    Wake,
+)
+from ktrdr.operations.machine import Transition
+from ktrdr.operations.model import (
+    Assignment,
+    JobOutcome,
+    ModelRecord,
+    Operation,
+    OperationStatus,
+    OperationType,
+)
+from ktrdr.operations.progress import Progress
+from ktrdr.operations.store import OperationQuery, OperationStore
+from ktrdr.protocol.messages import DeliverRequest, OperationList, OperationView
+from ktrdr.protocol.specs import TrainingSpec
+from ktrdr.settings import ControlSettings
+
+__all__ = ["OperationsService", "operation_view"]
+
+_log = logging.getLogger("ktrdr.backend")
+_HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+
+
+class OperationsService:
+    """Applies events, carries out the commands that come back, and keeps reservations in step with the ledger.
+
+    A delivery is acknowledged only once its end, and the model of a training, are in the ledger.
+    """
+
+    def __init__(
+        self,
+        store: OperationStore,
+        registry: WorkerRegistry,
+        fleet: Fleet,
+        hub: Hub,
+        clock: Clock,
+        control: ControlSettings,
+    ) -> None:
+        self.store = store
+        self._registry = registry
+        self._fleet = fleet
+        self._hub = hub
+        self._clock = clock
+        self._control = control
+        self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
+        self.wake: Callable[[], None] = lambda: None
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    async def apply(self, operation_id: str, event: Event) -> Transition:
+        """Record an event and do what follows from it; raises NotFound and InvalidTransition."""
+        transition = await self.store.apply(operation_id, event, self._clock.now())
+        self._follow(transition.operation, event)
+        for command in transition.commands:
+            self._carry_out(command)
+        self._hub.changed(operation_id)
+        return transition
+
+    def lease_end(self) -> datetime:
+        """When a lease that is renewed now ends."""
+        return self._clock.now() + timedelta(seconds=self._control.lease_s)
+
+    def _follow(self, operation: Operation, event: Event) -> None:
+        """Bring the reservation in line with the record."""
+        operation_id, assignment = operation.operation_id, operation.assignment
+        if assignment is None:
+            return
+        if operation.status in _HELD:
+            if not isinstance(event, CancelRequested) and operation.status is not OperationStatus.ASSIGNED:
+                self._registry.adopt(assignment, operation_id)
+            return
+        self._registry.release(assignment.worker_id, operation_id, operation.attempt)
+        if operation.status.terminal:
+            self.progress.forget(operation_id)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Wake():
+                self.wake()
+            case CancelWorker(operation_id, assignment):
+                self._fleet.spawn(self._cancel_at(operation_id, assignment), f"cancel {operation_id}")
+            case StopStray(operation_id, assignment):
+                self._fleet.spawn(self._stop_at(operation_id, assignment), f"stop {operation_id}")
+
+    async def _cancel_at(self, operation_id: str, assignment: Assignment) -> None:
+        try:
+            await self._tell_to_stop(operation_id, assignment)
+        except NotFound:
+            await self.apply(operation_id, NotMine(assignment))
+        except KtrdrError as error:  # told again by the next probe, and the lease ends it at last
+            _log.warning("Worker %s was not told to cancel %s: %s", assignment.worker_id, operation_id, error)
+
+    async def _stop_at(self, operation_id: str, assignment: Assignment) -> None:
+        try:
+            await self._tell_to_stop(operation_id, assignment)
+        except KtrdrError as error:  # if it still runs there, the next probe says so and it is told again
+            _log.info("Worker %s was not told to stop %s: %s", assignment.worker_id, operation_id, error)
+
+    async def _tell_to_stop(self, operation_id: str, assignment: Assignment) -> None:
+        worker = self._registry.find(assignment.worker_id)
+        if worker is None:
+            raise ServerUnreachable(f"Worker {assignment.worker_id} is not registered.")
+        await self._fleet.of(worker).cancel(operation_id, assignment.attempt)
+
+    # --- what workers say ---------------------------------------------------------------------------------------
+
+    async def vouch(
+        self, worker_id: str, instance_id: str, operation_id: str, attempt: int, progress: Progress | None
+    ) -> bool:
+        """A worker says that it runs this attempt; returns whether it should go on."""
+        event = Progressed(Assignment(worker_id, instance_id, attempt), self.lease_end(), progress)
+        try:
+            transition = await self.apply(operation_id, event)
+        except NotFound:
+            return True  # started by hand at the worker; none of our business
+        return not any(isinstance(command, StopStray) for command in transition.commands)
+
+    async def deliver(self, worker_id: str, delivery: DeliverRequest) -> None:
+        """Record the end of an attempt. What is unknown or obsolete is accepted, so that the worker forgets it.
+
+        (worker, attempt) is the fence here: an outbox may be delivered by a later incarnation of the worker.
+        """
+        try:
+            operation = await self.store.get(delivery.operation_id)
+        except NotFound:
+            return
+        instance = operation.instance_id if operation.worker_id == worker_id else None
+        assignment = Assignment(worker_id, instance or "", delivery.attempt)
+        transition = await self.apply(delivery.operation_id, _event_of(delivery, assignment))
+        await self._record_model(transition.operation)
+
+    async def _record_model(self, operation: Operation) -> None:
+        """Give the model of a completed training its place in the list; repeating it changes nothing."""
+        bundle = operation.artifacts.get("model")
+        done = operation.status is OperationStatus.COMPLETED and operation.completed_at is not None
+        if operation.operation_type is not OperationType.TRAINING or bundle is None or not done:
+            return
+        assert operation.completed_at is not None
+        strategy, symbols, timeframes = _trained(await self.store.spec(operation.spec_digest))
+        await self.store.save_model(
+            ModelRecord(
+                model_id=f"{strategy}-{bundle[:12]}",
+                bundle_digest=bundle,
+                strategy_name=strategy,
+                operation_id=operation.operation_id,
+                created_at=operation.completed_at,
+                symbols=symbols,
+                timeframes=timeframes,
+                metrics=dict(operation.summary or {}),
+            )
+        )
+
+    # --- what users ask -----------------------------------------------------------------------------------------
+
+    async def cancel(self, operation_id: str) -> OperationView:
+        """Ask for the end; asynchronous, and repeating it is no error."""
+        operation = await self.store.get(operation_id)
+        if not operation.status.terminal:
+            await self.apply(operation_id, CancelRequested())
+        return await self.view(operation_id)
+
+    async def delete(self, operation_id: str) -> None:
+        """Forget an operation that has ended."""
+        await self.store.delete(operation_id)
+        self._hub.changed(operation_id)
+
+    async def view(self, operation_id: str) -> OperationView:
+        """One operation, with progress not older than the TTL."""
+        operation = await self.store.get(operation_id)
+        queue_position = None
+        if operation.status is OperationStatus.PENDING:
+            queue_position = await self.store.queue_position(operation_id)
+        view = operation_view(operation, queue_position, self._why_waiting(operation))
+        if operation.status in (OperationStatus.RUNNING, OperationStatus.CANCELLING):
+            view = view.model_copy(update={"progress": await self.progress.read(operation)})
+        return view
+
+    async def list(self, query: OperationQuery) -> OperationList:
+        """A page, with the progress that is known without asking workers."""
+        page = await self.store.page(query)
+        views = []
+        for operation in page.operations:
+            view = operation_view(operation, None, self._why_waiting(operation))
+            if operation.status is OperationStatus.RUNNING:
+                view = view.model_copy(update={"progress": self.progress.known(operation)})
+            views.append(view)
+        return OperationList(operations=views, total=page.total, next_cursor=page.next_cursor)
+
+    def _why_waiting(self, operation: Operation) -> str | None:
+        if operation.status is not OperationStatus.PENDING:
+            return None
+        if operation.not_before is not None and operation.not_before > self._clock.now():
+            return "workers refused it; it is tried again shortly"
+        kind, gpu = WORKER_TYPE[operation.operation_type], bool(operation.requirements.get("require_gpu"))
+        what = f"{kind.value} worker{' with a GPU' if gpu else ''}"
+        if self._registry.usable(kind, gpu=gpu):
+            return f"every {what} is busy"
+        return f"no {what} is registered and healthy"
+
+    async def artifact(self, operation_id: str, name: str) -> str:
+        """The digest of one of the operation's files.
+
+        Raises
+        ------
+        Conflict
+            If the operation has no such file (yet); the message says in which status it is.
+        """
+        operation = await self.store.get(operation_id)
+        digest = operation.artifacts.get(name)
+        if digest is None:
+            hint = (
+                f"it ended {operation.status}" + (f": {operation.error}" if operation.error else "")
+                if operation.status.terminal
+                else f"it is {operation.status}; wait for its end"
+            )
+            raise Conflict(f"Operation {operation_id} has no {name}: {hint}")
+        return digest
+
+
+def operation_view(
+    operation: Operation, queue_position: int | None, waiting_for: str | None
+) -> OperationView:
+    """The record as clients see it."""
+    return OperationView(
+        operation_id=operation.operation_id,
+        operation_type=operation.operation_type,
+        status=operation.status,
+        progress=progress_view(operation.progress),
+        worker_id=operation.worker_id,
+        attempt=operation.attempt,
+        failures=operation.failures,
+        priority=operation.priority,
+        queue_position=queue_position,
+        created_at=operation.created_at,
+        started_at=operation.started_at,
+        completed_at=operation.completed_at,
+        error=operation.error,
+        result_summary=None if operation.summary is None else dict(operation.summary),
+        artifacts=dict(operation.artifacts),
+        spec_digest=operation.spec_digest,
+        parent_operation_id=operation.parent_operation_id,
+        waiting_for=waiting_for,
+        story=list(operation.story),
+    )
+
+
+def _event_of(delivery: DeliverRequest, assignment: Assignment) -> Event:
+    if delivery.status == "released":
+        return Released(assignment, delivery.checkpoint_digest)
+    if delivery.status == "child_died":
+        return ChildDied(assignment, delivery.error or "no reason given", delivery.out_of_memory)
+    outcome = JobOutcome(
+        status=OperationStatus(delivery.status),
+        summary=delivery.summary,
+        artifacts=delivery.artifacts,
+        error=delivery.error,
+    )
+    return Finished(assignment, outcome)
+
+
+def _trained(spec: bytes) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    training = TrainingSpec.model_validate_json(spec)
+    return training.strategy_name, tuple(training.symbols), tuple(training.timeframes)

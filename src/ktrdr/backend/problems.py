@@ -1,0 +1,167 @@
+"""Errors as RFC 9457 problems: the one table from ktrdr's error tree to HTTP."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ktrdr import errors
+from ktrdr.errors import InvalidInput, KtrdrError, Unavailable
+from ktrdr.protocol.messages import Problem, ProblemItem
+
+__all__ = ["MEDIA_TYPE", "STATUS", "install", "problem_of", "problem_response", "status_of"]
+
+MEDIA_TYPE = "application/problem+json"
+STATUS: Mapping[type[KtrdrError], int] = {
+    KtrdrError: 500,
+    errors.InvalidInput: 422,
+    errors.NotFound: 404,
+    errors.NotAuthorised: 401,
+    errors.Conflict: 409,
+    errors.Unavailable: 503,
+    errors.ServerUnreachable: 502,
+    errors.CorruptArtifact: 500,
+    errors.OperationFailed: 409,
+    errors.Cancelled: 409,
+}
+"""Statuses of the tree's branches; a class that is not listed has that of its nearest listed parent."""
+
+_TITLES: Mapping[type[KtrdrError], str] = {
+    errors.InvalidInput: "The request is not valid",
+    errors.InvalidStrategy: "The strategy is not valid",
+    errors.InvalidBars: "The market data is not valid",
+    errors.TooFewBars: "There are too few bars",
+    errors.InvalidModel: "The model cannot be used",
+    errors.NotFound: "Not found",
+    errors.NotAuthorised: "Not authorised",
+    errors.Conflict: "Not possible in the present state",
+    errors.Unavailable: "Not possible now",
+    errors.NoWorkers: "No workers available",
+    errors.CorruptArtifact: "Stored bytes are damaged",
+}
+_SLUGS = {  # statuses that are the framework's own
+    401: "not-authorised",
+    404: "not-found",
+    409: "conflict",
+    422: "invalid-input",
+    503: "unavailable",
+}
+_log = logging.getLogger("ktrdr.backend")
+
+
+def status_of(error: KtrdrError) -> int:
+    """The HTTP status of an error, by its class or the nearest parent in the table."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def problem_of(error: KtrdrError, instance: str | None = None) -> Problem:
+    """The error as a problem; the detail is its message, ``errors`` the faults it carries."""
+    items = error.errors if isinstance(error, InvalidInput) else ()
+    title = next((_TITLES[cls] for cls in type(error).__mro__ if cls in _TITLES), "Something went wrong")
+    return Problem(
+        type=f"urn:ktrdr:problem:{error.slug}",
+        title=title,
+        status=status_of(error),
+        detail=error.message,
+        instance=instance,
+        errors=[
+            ProblemItem(pointer=i.pointer, message=i.message, line=i.line, column=i.column) for i in items
+        ],
+    )
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The HTTP answer that carries a problem."""
+    return Response(
+        problem.model_dump_json(exclude_none=True), problem.status, media_type=MEDIA_TYPE, headers=headers
+    )
+
+
+def error_response(error: KtrdrError, instance: str | None = None) -> Response:
+    """The HTTP answer to an error, with Retry-After and WWW-Authenticate where they belong."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Unavailable) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, errors.NotAuthorised):
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem_response(problem_of(error, instance), headers)
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """FastAPI's location as a JSON pointer into the body, or ``query/name`` and the like elsewhere."""
+    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in location]
+    if parts and parts[0] == "body":
+        return "".join(f"/{part}" for part in parts[1:])
+    return "/".join(parts)
+
+
+async def _on_ktrdr_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, KtrdrError)
+    if status_of(error) >= 500 and not isinstance(error, Unavailable):
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+    return error_response(error, request.url.path)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    items = [ProblemItem(pointer=_pointer(e["loc"]), message=e["msg"]) for e in error.errors()]
+    count = f"{len(items)} fault{'s' if len(items) > 1 else ''}"
+    first = f"{items[0].pointer or 'the body'}: {items[0].message}" if items else ""
+    return problem_response(
+        Problem(
+            type="urn:ktrdr:problem:invalid-input",
+            title="The request is not valid",
+            status=422,
+            detail=f"The request has {count}; the first: {first}",
+            instance=request.url.path,
+            errors=items,
+        )
+    )
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if error.status_code == 404 and detail == "Not Found":
+        detail = f"There is no route {request.url.path}. The routes are listed at /docs."
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.url.path} does not take {request.method}" + (
+            f"; it takes {allowed}." if allowed else "."
+        )
+    problem = Problem(
+        type=f"urn:ktrdr:problem:{_SLUGS.get(error.status_code, 'http-' + str(error.status_code))}",
+        title=HTTPStatus(error.status_code).phrase,
+        status=error.status_code,
+        detail=detail,
+        instance=request.url.path,
+    )
+    return problem_response(problem, error.headers)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem_response(
+        Problem(
+            type="urn:ktrdr:problem:internal-error",
+            title="Internal error",
+            status=500,
+            detail=f"The backend failed on this request ({type(error).__name__}); its log says more. This is a bug.",
+            instance=request.url.path,
+        )
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem."""
+    app.add_exception_handler(KtrdrError, _on_ktrdr_error)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_crash)

@@ -1,0 +1,310 @@
+"""The workers the backend knows: an in-memory table, rebuilt from the ledger at a start.
+
+Everything here is synchronous and belongs to one event loop; so selecting and reserving a worker is one step that
+nothing can come between.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from ktrdr.clock import Clock
+from ktrdr.errors import NotFound
+from ktrdr.operations.model import Assignment, OperationType, WorkerRecord, WorkerType
+from ktrdr.protocol.messages import Capabilities, HealthView, WorkerStatus, WorkerView
+from ktrdr.settings import ControlSettings
+
+__all__ = ["WORKER_TYPE", "WorkerEndpoint", "WorkerRegistry", "serves"]
+
+WORKER_TYPE = {
+    OperationType.BACKTESTING: WorkerType.BACKTESTING,
+    OperationType.TRAINING: WorkerType.TRAINING,
+}
+
+_RECENT = 10
+
+
+def serves(backend: str, worker: str) -> bool:
+    """Whether a backend of one version gives work to a worker of another: same minor version or the one before.
+
+    ``0`` means that the worker did not say; it is trusted.
+    """
+    if worker in ("", "0"):
+        return True
+    mine, theirs = _minor(backend), _minor(worker)
+    return mine[0] == theirs[0] and mine[1] - theirs[1] in (0, 1)
+
+
+def _minor(version: str) -> tuple[int, int]:
+    parts = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
+    major, minor = [*parts, 0, 0][:2]
+    return major, minor
+
+
+@dataclass(slots=True)
+class WorkerEndpoint:
+    """One worker: what the ledger knows of it, what the last probe said, and what it is reserved for."""
+
+    record: WorkerRecord
+    serves: bool = True
+    verified: bool = True  # False after a backend restart until the first good probe
+    failures: int = 0
+    failing_since: float | None = None  # monotonic
+    failure: str | None = None
+    last_health_check: datetime | None = None
+    last_healthy_at: datetime | None = None
+    health: HealthView | None = None
+    busy_with: str | None = None  # what the worker itself said last, if we did not reserve it for that
+    drains_itself: bool = False
+    reserved_for: tuple[str, int] | None = None  # operation, attempt
+    accepted: bool = False  # the worker has taken what it is reserved for
+    turn: int = 0
+    last_selected: datetime | None = None
+    revision: int = (
+        0  # counts reservations, releases and reports: an answer to an older question is not believed
+    )
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    @property
+    def worker_id(self) -> str:
+        return self.record.worker_id
+
+    @property
+    def gpu(self) -> bool:
+        return bool(self.record.capabilities.get("gpu"))
+
+    @property
+    def current_operation_id(self) -> str | None:
+        return self.reserved_for[0] if self.reserved_for else self.busy_with
+
+
+class WorkerRegistry:
+    """Selects, reserves and watches workers.
+
+    Laws
+    ----
+    - A worker is reserved for at most one (operation, attempt); ``select`` never returns a reserved one.
+    - ``health_failures`` failed contacts in a row make a worker temporarily_unavailable; one good contact undoes it.
+    - Of the workers that fit, the least recently selected is chosen; for training GPU workers come first.
+    """
+
+    def __init__(self, clock: Clock, control: ControlSettings, version: str) -> None:
+        self._clock = clock
+        self._control = control
+        self._version = version
+        self._workers: dict[str, WorkerEndpoint] = {}
+        self._turn = 0
+
+    def __iter__(self) -> Iterator[WorkerEndpoint]:
+        return iter(list(self._workers.values()))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def find(self, worker_id: str) -> WorkerEndpoint | None:
+        """The worker, or None."""
+        return self._workers.get(worker_id)
+
+    def get(self, worker_id: str) -> WorkerEndpoint:
+        """The worker; raises NotFound."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            raise NotFound("worker", worker_id, valid=self._workers)
+        return worker
+
+    def put(self, record: WorkerRecord, *, verified: bool = True) -> WorkerEndpoint:
+        """Add a worker, or renew one that registers again; a new incarnation holds no reservation."""
+        old = self._workers.get(record.worker_id)
+        new = WorkerEndpoint(record, verified=verified)
+        new.serves = serves(self._version, str(record.capabilities.get("version", "0")))
+        if old is not None:
+            new.turn, new.last_selected, new.recent = old.turn, old.last_selected, old.recent
+            new.revision = old.revision + 1
+            if old.record.instance_id == record.instance_id:
+                new.reserved_for, new.accepted, new.busy_with = old.reserved_for, old.accepted, old.busy_with
+        self._workers[record.worker_id] = new
+        return new
+
+    def remove(self, worker_id: str) -> None:
+        """Forget a worker."""
+        self._workers.pop(worker_id, None)
+
+    def set_draining(self, worker_id: str, draining: bool) -> WorkerRecord:
+        """Set or clear the mark; returns the changed record for the ledger."""
+        worker = self.get(worker_id)
+        worker.record = replace(worker.record, draining=draining)
+        return worker.record
+
+    # --- status -------------------------------------------------------------------------------------------------
+
+    def status(self, worker: WorkerEndpoint) -> WorkerStatus:
+        """available, busy, draining or temporarily_unavailable; the first that holds from the end."""
+        if worker.failures >= self._control.health_failures:
+            return "temporarily_unavailable"
+        if worker.record.draining or worker.drains_itself:
+            return "draining"
+        return "busy" if worker.current_operation_id is not None else "available"
+
+    def usable(self, worker_type: WorkerType, *, gpu: bool = False) -> list[WorkerEndpoint]:
+        """Workers that take or will take work of this type, busy ones included."""
+        return [
+            w
+            for w in self._workers.values()
+            if w.record.worker_type == worker_type
+            and w.serves
+            and (w.gpu or not gpu)
+            and self.status(w) in ("available", "busy")
+        ]
+
+    def select(
+        self,
+        worker_type: WorkerType,
+        *,
+        prefer_gpu: bool = False,
+        require_gpu: bool = False,
+        rather_not: str | None = None,
+    ) -> WorkerEndpoint | None:
+        """The worker whose turn it is, or None if none is free.
+
+        A worker whose last contact failed, or that was not probed since the backend started, is passed over.
+        ``rather_not`` is chosen only if it is the only one.
+        """
+        free = [
+            w
+            for w in self.usable(worker_type, gpu=require_gpu)
+            if self.status(w) == "available" and w.verified and w.failures == 0
+        ]
+        return min(
+            free,
+            key=lambda w: (w.worker_id == rather_not, prefer_gpu and not w.gpu, w.turn),
+            default=None,
+        )
+
+    # --- reservations -------------------------------------------------------------------------------------------
+
+    def reserve(self, worker: WorkerEndpoint, operation_id: str, attempt: int) -> None:
+        """Hold a free worker for one attempt, before anything is sent to it."""
+        self._turn += 1
+        worker.turn = self._turn
+        worker.last_selected = self._clock.now()
+        self._hold(worker, operation_id, attempt, accepted=False)
+        if operation_id not in worker.recent:
+            worker.recent.appendleft(operation_id)
+
+    def adopt(self, assignment: Assignment, operation_id: str) -> None:
+        """Note that the ledger says this worker runs this attempt; unknown workers are left alone."""
+        worker = self._workers.get(assignment.worker_id)
+        if worker is None or worker.record.instance_id != assignment.instance_id:
+            return
+        if worker.reserved_for is None or worker.reserved_for[0] == operation_id:
+            known = worker.reserved_for == (operation_id, assignment.attempt) and worker.accepted
+            if not known:
+                self._hold(worker, operation_id, assignment.attempt, accepted=True)
+
+    def _hold(self, worker: WorkerEndpoint, operation_id: str, attempt: int, *, accepted: bool) -> None:
+        worker.reserved_for = (operation_id, attempt)
+        worker.accepted = accepted
+        worker.busy_with = None
+        worker.revision += 1
+
+    def release(self, worker_id: str | None, operation_id: str, attempt: int) -> None:
+        """Free the worker if it is reserved for exactly this attempt."""
+        worker = self._workers.get(worker_id) if worker_id else None
+        if worker is not None and worker.reserved_for == (operation_id, attempt):
+            worker.reserved_for, worker.accepted = None, False
+            worker.revision += 1
+
+    # --- contacts -----------------------------------------------------------------------------------------------
+
+    def contact_failed(self, worker: WorkerEndpoint, reason: str) -> None:
+        """A probe or a start request did not get through."""
+        worker.failures += 1
+        worker.failure = reason
+        worker.last_health_check = self._clock.now()
+        if worker.failing_since is None:
+            worker.failing_since = self._clock.monotonic()
+
+    def heard(self, worker: WorkerEndpoint, view: HealthView, revision: int) -> bool:
+        """A good probe that was asked when the worker's revision was ``revision``.
+
+        Returns False, and believes nothing about its work, if something happened in between.
+        """
+        now = self._clock.now()
+        worker.failures, worker.failing_since, worker.failure = 0, None, None
+        worker.verified = True
+        worker.last_health_check = worker.last_healthy_at = now
+        worker.health = view
+        worker.drains_itself = view.worker_status == "draining"
+        if revision != worker.revision:
+            return False
+        worker.busy_with = None
+        if view.worker_status == "busy" and worker.reserved_for is None:
+            worker.busy_with = view.current_operation or "an operation of its own"
+        return True
+
+    def reported(self, worker: WorkerEndpoint, worker_status: str, *, delivered: bool) -> None:
+        """The worker pushed a change of its state."""
+        worker.revision += 1
+        worker.drains_itself = worker_status == "draining"
+        if delivered or worker_status == "idle":
+            worker.busy_with = None
+
+    def overdue(self) -> list[WorkerEndpoint]:
+        """Workers unreachable for so long that they are to be forgotten."""
+        now, limit = self._clock.monotonic(), self._control.worker_removal_s
+        return [
+            w
+            for w in self._workers.values()
+            if w.failures >= self._control.health_failures
+            and w.failing_since is not None
+            and now - w.failing_since >= limit
+        ]
+
+    # --- views --------------------------------------------------------------------------------------------------
+
+    def view(self, worker: WorkerEndpoint) -> WorkerView:
+        """The worker as clients see it."""
+        record, status = worker.record, self.status(worker)
+        metadata: dict[str, Any] = {"last_selected": worker.last_selected}
+        if worker.health is not None:
+            health = worker.health
+            metadata |= {
+                "cpu": health.cpu,
+                "rss": health.rss,
+                "disk_free": health.disk_free,
+                "gpu": health.gpu,
+            }
+            metadata |= {"uptime_s": health.uptime_s, "version": health.version}
+        return WorkerView(
+            worker_id=record.worker_id,
+            worker_type=record.worker_type,
+            endpoint_url=record.endpoint_url,
+            status=status,
+            current_operation_id=worker.current_operation_id,
+            capabilities=Capabilities.model_validate(dict(record.capabilities)),
+            instance_id=record.instance_id,
+            health_check_failures=worker.failures,
+            last_health_check=worker.last_health_check,
+            last_healthy_at=worker.last_healthy_at,
+            registered_at=record.registered_at,
+            reason=self._reason(worker, status),
+            metadata=metadata,
+            recent_operations=list(worker.recent),
+        )
+
+    def _reason(self, worker: WorkerEndpoint, status: WorkerStatus) -> str | None:
+        if not worker.serves:
+            theirs = worker.record.capabilities.get("version")
+            return (
+                f"It runs version {theirs}; this backend ({self._version}) serves its own minor version "
+                "and the one before. Update the older of the two."
+            )
+        if worker.failure is not None:
+            return worker.failure
+        if status == "draining":
+            return "It finishes what it runs and takes no more."
+        return None if worker.verified else "It was not probed since the backend started."

@@ -1,0 +1,43 @@
+"""What routes share: the backend behind the application, answers with ETag, documented problems."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from ktrdr.backend.problems import MEDIA_TYPE
+from ktrdr.backend.wiring import Backend
+from ktrdr.protocol.messages import Problem
+
+__all__ = ["PROBLEMS", "Identifier", "Services", "json_answer"]
+
+Identifier = str
+
+
+def _backend(request: Request) -> Backend:
+    backend: Backend = request.app.state.backend
+    return backend
+
+
+Services = Annotated[Backend, Depends(_backend)]
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "An RFC 9457 problem", "content": {MEDIA_TYPE: {}}},
+    "5XX": {"model": Problem, "description": "An RFC 9457 problem", "content": {MEDIA_TYPE: {}}},
+}
+
+
+def json_answer(
+    message: BaseModel, request: Request, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """A message as JSON with its ETag; 304 without a body if the client has that one."""
+    body = message.model_dump_json(exclude_none=False).encode()
+    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    sent = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
+    known = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
+    if status == 200 and etag in known:
+        return Response(status_code=304, headers=sent)
+    return Response(body, status, media_type="application/json", headers=sent)

@@ -1,0 +1,99 @@
+"""Workers: registration, reports, lists, draining."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
+from ktrdr.operations.model import WorkerType
+from ktrdr.protocol.messages import (
+    RegisterRequest,
+    RegisterResponse,
+    ReportRequest,
+    ReportResponse,
+    WorkerList,
+    WorkerMetrics,
+    WorkerMetricsRow,
+    WorkerStatus,
+    WorkerView,
+)
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["workers"], responses=PROBLEMS)
+
+
+@router.post("/workers/register")
+async def register_worker(body: RegisterRequest, services: Services) -> RegisterResponse:
+    """A worker makes itself known. The backend first asks the endpoint for its health, and refuses it if it cannot
+    reach it. Idempotent; ``outbox`` delivers results that were finished while the backend was away."""
+    return await services.enrolment.register(body)
+
+
+@router.post("/workers/{worker_id}/report")
+async def report_worker(worker_id: str, body: ReportRequest, services: Services) -> ReportResponse:
+    """A worker pushes a change of its state. With ``delivery`` the end of an attempt is durable when this answers,
+    and the worker's slot is free."""
+    return await services.enrolment.report(worker_id, body)
+
+
+@router.get("/workers", response_model=WorkerList)
+async def list_workers(
+    request: Request,
+    services: Services,
+    worker_type: WorkerType | None = None,
+    status: Annotated[WorkerStatus | None, Query()] = None,
+) -> Response:
+    """All registered workers, by id."""
+    views = sorted((services.registry.view(w) for w in services.registry), key=lambda v: v.worker_id)
+    chosen = [v for v in views if worker_type in (None, v.worker_type) and status in (None, v.status)]
+    return json_answer(WorkerList(workers=chosen, total=len(chosen)), request)
+
+
+@router.get("/workers/{worker_id}", response_model=WorkerView)
+async def get_worker(worker_id: str, request: Request, services: Services) -> Response:
+    """One worker, with the operations it ran last."""
+    return json_answer(services.registry.view(services.registry.get(worker_id)), request)
+
+
+@router.post("/workers/{worker_id}/drain")
+async def drain_worker(worker_id: str, services: Services) -> WorkerView:
+    """Let the worker finish what it runs and give it no more."""
+    return await services.enrolment.set_draining(worker_id, True)
+
+
+@router.post("/workers/{worker_id}/undrain")
+async def undrain_worker(worker_id: str, services: Services) -> WorkerView:
+    """Give the worker work again."""
+    return await services.enrolment.set_draining(worker_id, False)
+
+
+@router.delete("/workers/{worker_id}", status_code=204)
+async def delete_worker(worker_id: str, services: Services) -> None:
+    """Forget an idle or unreachable worker. One that is alive registers again."""
+    await services.enrolment.forget(worker_id)
+
+
+@router.get("/metrics/workers", response_model=WorkerMetrics)
+async def worker_metrics(request: Request, services: Services) -> Response:
+    """Workers counted by status and by type, and a row for each."""
+    views = sorted((services.registry.view(w) for w in services.registry), key=lambda v: v.worker_id)
+    by_status: dict[str, int] = {}
+    by_type: dict[str, int] = {}
+    for view in views:
+        by_status[view.status] = by_status.get(view.status, 0) + 1
+        by_type[view.worker_type] = by_type.get(view.worker_type, 0) + 1
+    rows = [
+        WorkerMetricsRow(
+            id=view.worker_id,
+            type=view.worker_type,
+            status=view.status,
+            current_operation=view.current_operation_id,
+            health_failures=view.health_check_failures,
+        )
+        for view in views
+    ]
+    answer = WorkerMetrics(total_workers=len(rows), by_status=by_status, by_type=by_type, workers=rows)
+    return json_answer(answer, request)

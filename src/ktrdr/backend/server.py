@@ -1,0 +1,123 @@
+"""Serving the backend: one process, one port, a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+
+from ktrdr.backend.app import create_app
+from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.wiring import Backend, Parts
+from ktrdr.errors import InvalidSetting
+
+__all__ = ["listen", "run_backend"]
+
+_log = logging.getLogger("ktrdr.backend")
+_STOP_S = 5
+
+
+class _Server(uvicorn.Server):
+    """A server that tells the application of a stop at once, so that event streams and long polls end.
+
+    It keeps signals to itself: uvicorn would raise them again at the end, and a clean stop would look like a death.
+    """
+
+    def __init__(self, config: uvicorn.Config, backend: Backend) -> None:
+        super().__init__(config)
+        self._backend = backend
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        del sig, frame
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._backend.hub.close)
+        self.force_exit = self.should_exit  # a second signal does not wait any more
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound listening socket; port 0 takes a free one.
+
+    Raises
+    ------
+    InvalidSetting
+        If it cannot be had; the message names the port and the way out.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, OverflowError) as error:
+        raise InvalidSetting(f"'{host}:{port}' is not an address of this machine: {error}.") from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(1024)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidSetting(
+            f"Cannot listen on {host}:{port}: {reason}. Choose another port with --port, "
+            "or stop the process that uses this one."
+        ) from None
+    return sock
+
+
+def run_backend(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    sock: socket.socket | None = None,
+    *,
+    config: BackendConfig | None = None,
+    parts: Parts | None = None,
+    log_level: str = "INFO",
+    access_log: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT; both stop it within a few seconds, work goes on at the workers.
+
+    Parameters
+    ----------
+    sock
+        A bound socket to serve instead of ``host`` and ``port``; then ``host`` still says who may ask.
+    config
+        Read from the environment where it is None.
+
+    Raises
+    ------
+    InvalidSetting
+        If the port is taken, a setting cannot be used, or ``host`` is not loopback and there is no token.
+    Unavailable
+        If another backend uses the ledger.
+    """
+    config = config or BackendConfig.from_environment(host)
+    owned = sock or listen(host, port)
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=False
+    )
+    backend = Backend(config, parts)
+    settings = uvicorn.Config(
+        create_app(config, backend=backend),
+        access_log=access_log,
+        timeout_graceful_shutdown=_STOP_S,
+        timeout_keep_alive=30,
+        lifespan="on",
+        log_config=None,
+        server_header=False,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.INFO if access_log else logging.WARNING)
+    server = _Server(settings, backend)
+    name = owned.getsockname()
+    _log.info("ktrdr backend %s on http://%s:%s (data in %s)", config.version, name[0], name[1], config.home)
+    with owned:
+        asyncio.run(server.serve(sockets=[owned]))
+    if not server.started:
+        raise InvalidSetting("The backend did not start; its log says why.")

@@ -1,0 +1,112 @@
+"""The backend put together: which part gets which, what starts and in which order it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+from ktrdr.artifacts import FileArtifactStore
+from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.dispatcher import Dispatcher
+from ktrdr.backend.enrolment import Enrolment
+from ktrdr.backend.fleet import Fleet
+from ktrdr.backend.health import HealthLoop
+from ktrdr.backend.hub import Hub
+from ktrdr.backend.operations import OperationsService
+from ktrdr.backend.registry import WorkerRegistry
+from ktrdr.clock import Clock, SystemClock
+from ktrdr.operations.model import OperationStatus
+from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.store import OperationStore
+from ktrdr.protocol.transports import AiohttpTransport, Transport
+
+__all__ = ["Backend", "Parts"]
+
+_log = logging.getLogger("ktrdr.backend")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a test may replace; None means the real one."""
+
+    store: OperationStore | None = None
+    transport: Transport | None = None
+    clock: Clock | None = None
+    random: Random | None = None
+
+
+class Backend:
+    """Everything behind the routes. ``start`` and ``stop`` are called inside the event loop that serves them."""
+
+    def __init__(self, config: BackendConfig, parts: Parts | None = None) -> None:
+        parts = parts or Parts()
+        self.config = config
+        self.clock = parts.clock or SystemClock()
+        self.random = parts.random or SystemRandom()
+        self.started_at = self.clock.monotonic()
+        self.artifacts = FileArtifactStore(config.home / "artifacts")
+        self.hub = Hub()
+        self.registry = WorkerRegistry(self.clock, config.control, config.version)
+        self.fleet = Fleet(
+            parts.transport or AiohttpTransport(config.networks),
+            config.worker_token,
+            config.control.http_timeout_s,
+            config.control.health_timeout_s,
+        )
+        self.store = parts.store or SqlStore(
+            config.database or Path(config.home) / "ktrdr.db", max_failures=config.control.max_failures
+        )
+        self.operations = OperationsService(
+            self.store, self.registry, self.fleet, self.hub, self.clock, config.control
+        )
+        self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)
+        self.dispatcher = Dispatcher(
+            self.operations,
+            self.registry,
+            self.fleet,
+            self.clock,
+            config.control,
+            needs_probe=self.health.probe_soon,
+        )
+        self.enrolment = Enrolment(
+            config, self.operations, self.registry, self.health, self.fleet, self.clock
+        )
+        self._loops: list[asyncio.Task[Any]] = []
+
+    async def start(self) -> None:
+        """Read the ledger, take up what runs, start the loops."""
+        for record in await self.store.workers():
+            self.registry.put(record, verified=False)
+        for operation in await self.store.live():
+            assignment = operation.assignment
+            if assignment is None:
+                continue
+            worker = self.registry.find(assignment.worker_id)
+            if worker is None or worker.record.instance_id != assignment.instance_id:
+                continue  # its lease ends in one period, unless the worker registers and vouches for it
+            self.registry.reserve(worker, operation.operation_id, assignment.attempt)
+            if operation.status is OperationStatus.ASSIGNED:
+                # whether the worker heard of it is unknown; telling it again is harmless
+                work = self.dispatcher.deliver(operation, assignment, doubtful=True)
+                self.fleet.spawn(work, f"start {operation.operation_id}")
+            else:
+                self.registry.adopt(assignment, operation.operation_id)
+        for loop in (self.dispatcher.run(), self.health.run_probes(), self.health.run_sweeps()):
+            self._loops.append(asyncio.create_task(loop))
+        self.dispatcher.wake()
+
+    async def stop(self) -> None:
+        """End the loops and the connections, then close the ledger; operations go on at their workers."""
+        self.hub.close()
+        for loop in self._loops:
+            loop.cancel()
+        for loop in self._loops:
+            with contextlib.suppress(asyncio.CancelledError):
+                await loop
+        await self.fleet.close()
+        await self.store.close()
