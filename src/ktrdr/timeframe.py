@@ -48,7 +48,7 @@ class Timeframe(StrEnum):
         except ValueError:
             accepted = ", ".join(_SECONDS)
             raise InvalidInput(
-                f"Unknown timeframe '{text}'{nearest(str(text).lower(), _SECONDS)} Accepted: {accepted}."
+                f"Unknown timeframe '{text}'{nearest(str(text).lower(), _SECONDS) or '.'} Accepted: {accepted}."
             ) from None
 
     @property

@@ -7,14 +7,12 @@ here validates again. Every field corresponds to one key of ``docs/reference/str
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
+from ktrdr.fuzzy import LinguisticVariable
 from ktrdr.timeframe import Timeframe
-
-if TYPE_CHECKING:
-    from ktrdr.fuzzy import LinguisticVariable
 
 __all__ = [
     "BacktestConfig",
@@ -66,7 +64,7 @@ class IndicatorUse:
 
     name: str
     type: str
-    params: Mapping[str, int | float]
+    params: Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,44 +232,56 @@ class DecisionConfig:
 
 @dataclass(frozen=True, slots=True)
 class SizingConfig:
-    """How much one entry buys."""
+    """How much one entry buys: the amount stands under the name of the type."""
 
-    type: Literal["fraction", "fixed_units", "fixed_cash"] = "fraction"
+    type: Literal["fraction", "units", "cash", "risk"] = "fraction"
     fraction: float = 1.0
     units: float | None = None
     cash: float | None = None
-    lot_step: float = 0.0
+    risk: float | None = None
+    lot_step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CostConfig:
-    """What trading costs."""
+    """What a fill costs: rates of the traded value, money per unit and per fill."""
 
-    commission_rate: float = 0.0
+    commission: float = 0.0
     commission_per_unit: float = 0.0
+    commission_fixed: float = 0.0
     commission_minimum: float = 0.0
+    slippage: float = 0.0
     slippage_bps: float = 0.0
-    half_spread: bool = False
+    spread: Literal["none", "quotes"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class StopConfig:
-    """Exits without a signal, as shares of the entry price (0.05 = 5 %); None means none."""
+    """Exits without a signal, as rates of the entry price (0.05 = 5 %) or in ATRs; None means none."""
 
     stop_loss: float | None = None
     take_profit: float | None = None
-    trailing: float | None = None
+    trailing_stop: float | None = None
+    stop_loss_atr: float | None = None
+    take_profit_atr: float | None = None
+    trailing_stop_atr: float | None = None
+    atr_period: int = 14
+    max_holding_bars: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BacktestConfig:
-    """The simulated account; the fields map one to one to ``ktrdr.backtesting.SimulationConfig``."""
+    """The simulated account; see :meth:`Strategy.simulation_settings`."""
 
     initial_capital: float = 100_000.0
     fill: Literal["next_open"] = "next_open"
     sizing: SizingConfig = SizingConfig()
     costs: CostConfig = CostConfig()
     stops: StopConfig = StopConfig()
+    reversal: Literal["flip", "close_then_open"] = "flip"
+    at_end: Literal["close", "hold"] = "close"
+    risk_free_rate: float = 0.0
+    minimum_return: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +315,22 @@ class Strategy:
         """Every timeframe the inputs need, the base one first, then as written."""
         base = self.training_data.base_timeframe
         return (base, *(t for t in self.training_data.timeframes if t != base))
+
+    def simulation_settings(self) -> dict[str, Any]:
+        """The plain nested values that ``ktrdr.backtesting.SimulationConfig.from_json`` reads.
+
+        Position rules stand under ``decisions`` in the document and are part of the simulation, because they need
+        the position, which stops can change.
+        """
+        settings = asdict(self.backtest)
+        del settings["fill"]  # the simulator has one rule for fills
+        settings["positions"] = {
+            "position_awareness": self.decisions.position_awareness,
+            "allow_short_from_flat": self.decisions.allow_short_from_flat,
+            "min_signal_separation_bars": self.decisions.min_signal_separation_bars,
+            "reversal": settings.pop("reversal"),
+        }
+        return settings
 
     @property
     def base_timeframe(self) -> Timeframe:
