@@ -144,10 +144,12 @@ def _fit(
     threads: int,
     clock: Clock | None,
 ) -> Generator[Progress | Metric, None, FitResult]:
-    parts = [
-        Samples(data.x_NF[rows], data.pooled.y_N[rows]) for rows in (data.split.train, data.split.validation)
-    ]
-    loop = fit(*parts, architecture, strategy.training, device=choice, threads=threads, clock=clock)
+    y_N, split = data.pooled.y_N, data.split
+    train = Samples(data.x_NF[split.train], y_N[split.train])
+    validation = Samples(data.x_NF[split.validation], y_N[split.validation])
+    loop = fit(
+        train, validation, architecture, strategy.training, device=choice, threads=threads, clock=clock
+    )
     last: EpochResult | None = None
     try:
         while True:
