@@ -14,10 +14,7 @@ from ktrdr.strategies.parse import parse_strategy
 from ktrdr.strategies.schema import STRATEGY_NAME
 from ktrdr.strategies.yaml_tree import MAX_BYTES
 
-__all__ = ["EXAMPLES", "StrategyLibrary", "read_strategy_file"]
-
-EXAMPLES = Path(__file__).parent / "examples"
-"""The example strategies that ship with the package."""
+__all__ = ["StrategyLibrary", "example_root", "read_strategy_file"]
 
 _SUFFIX = ".yaml"
 
@@ -38,7 +35,7 @@ class StrategyLibrary:
     @classmethod
     def with_examples(cls, directory: Path) -> StrategyLibrary:
         """The user's directory first, then the examples of the package."""
-        return cls([directory, EXAMPLES])
+        return cls([directory, example_root()])
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted; documents with faults are listed too."""
@@ -94,6 +91,11 @@ class StrategyLibrary:
         path = root / f"{name}{_SUFFIX}"
         _write(path, text.encode(), overwrite=overwrite)
         return path
+
+
+def example_root() -> Path:
+    """The directory of the example strategies that ship with the package."""
+    return Path(__file__).parent / "examples"
 
 
 def read_strategy_file(path: str | Path) -> Strategy:

@@ -23,7 +23,8 @@ STRATEGY_NAME = Text(
     r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}",
     "letters, digits, - and _, beginning with a letter or digit, at most 64",
 )
-SYMBOL = Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", "letters, digits, '.', '-' and '_', at most 32")
+# As the market store accepts them; a test holds both equal.
+SYMBOL = Text(r"[A-Za-z0-9^][A-Za-z0-9^._=-]{0,31}", "letters, digits and ^ . _ = -, at most 32")
 _SYMBOLS = ListOf(SYMBOL, most=100, unique=True, single=True)
 _TIMEFRAMES = ListOf(TimeframeCode(), unique=True, single=True)
 _MODES = {"symbol": ("single", "multi_symbol"), "timeframe": ("single", "multi_timeframe")}

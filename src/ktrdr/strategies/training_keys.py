@@ -160,7 +160,7 @@ _SCHEDULER = Variant(
         "reduce_on_plateau": Section(
             ReduceOnPlateau,
             (
-                Key("patience", Whole(0, 100_000), "Epochs without a lower validation loss before it falls."),
+                Key("patience", Whole(1, 100_000), "Epochs without a lower validation loss before it falls."),
                 Key("factor", Number(above=0, below=1), "What it is multiplied by."),
                 Key("min_learning_rate", Number(least=0, most=10), "Where it stops falling."),
             ),
