@@ -1,0 +1,119 @@
+"""The worker's way to its backend: register, report, upload; with several backends, whichever answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ktrdr.errors import (
+    InvalidInput,
+    KtrdrError,
+    NotAuthorised,
+    NotFound,
+    ServerUnreachable,
+    Unavailable,
+)
+from ktrdr.protocol.client import problem_detail
+from ktrdr.protocol.messages import RegisterRequest, RegisterResponse, ReportRequest, ReportResponse
+from ktrdr.protocol.transports import Answer, Transport
+
+__all__ = ["BackendLink", "Uploader"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Uploader(Protocol):
+    """Brings a cached artifact to the backend; blocks, so it is called on a thread."""
+
+    def upload(self, digest: str) -> None: ...
+
+
+class BackendLink:
+    """Talks to one backend of several and changes to the next when it does not answer.
+
+    Every method raises ServerUnreachable (nobody answers), Unavailable (5xx), NotAuthorised, NotFound (404: this
+    worker is unknown there) or InvalidInput (another refusal), each with the backend's own words.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        urls: tuple[str, ...],
+        *,
+        token: str | None,
+        timeout_s: float,
+        uploads: Uploader,
+    ) -> None:
+        self._transport, self._urls, self._timeout_s, self._uploads = transport, urls, timeout_s, uploads
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._at = 0
+
+    @property
+    def url(self) -> str:
+        """The backend that is asked first."""
+        return self._urls[self._at]
+
+    async def register(self, request: RegisterRequest) -> RegisterResponse:
+        """Make this worker known; the backend probes it before it answers, so this may take a while."""
+        answer = await self._post("/api/v1/workers/register", request, 2 * self._timeout_s)
+        return _read(RegisterResponse, answer, self.url)
+
+    async def report(self, worker_id: str, request: ReportRequest) -> ReportResponse:
+        """Push a change of state, with a delivery."""
+        answer = await self._post(f"/api/v1/workers/{worker_id}/report", request, self._timeout_s)
+        return _read(ReportResponse, answer, self.url)
+
+    async def upload(self, digests: Iterable[str]) -> None:
+        """Bring artifacts to the backend, one after the other."""
+        for digest in digests:
+            await asyncio.to_thread(self._uploads.upload, digest)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def _post(self, path: str, body: BaseModel, timeout_s: float) -> Answer:
+        message = body.model_dump(mode="json", exclude_none=True)
+        faults: list[str] = []
+        for _ in self._urls:
+            try:
+                answer = await self._transport.request(
+                    "POST", self.url + path, json=message, headers=self._headers, timeout_s=timeout_s
+                )
+            except ServerUnreachable as error:
+                faults.append(error.message)
+                self._at = (self._at + 1) % len(self._urls)
+            else:
+                return _checked(answer, self.url)
+        raise ServerUnreachable(" ".join(faults))
+
+
+def _checked(answer: Answer, url: str) -> Answer:
+    if answer.ok:
+        return answer
+    detail = f"{url} answered {answer.status}: {problem_detail(answer)}"
+    if answer.status in (401, 403):
+        raise NotAuthorised(
+            f"{detail} Set KTRDR_ENROLMENT_TOKEN (or KTRDR_API_TOKEN) to the backend's token."
+        )
+    if answer.status == 404:
+        raise NotFound("worker", "at the backend", hint=detail)
+    if answer.status >= 500 or answer.status in (408, 429):
+        raise Unavailable(detail)
+    raise InvalidInput(detail)
+
+
+def _read(model: type[M], answer: Answer, url: str) -> M:
+    try:
+        return model.model_validate_json(answer.body)
+    except ValidationError as error:
+        raise Unavailable(
+            f"What answers at {url} is not a ktrdr backend of this version: {error.errors()[0]['msg']}."
+        ) from None
+
+
+def worth_retrying(error: KtrdrError) -> bool:
+    """Whether the same request may succeed later without anybody changing it."""
+    return not isinstance(error, InvalidInput)

@@ -1,0 +1,357 @@
+"""The worker: one operation at a time, in a process of its own, for a backend that it keeps itself known to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from abc import ABC
+from collections.abc import Coroutine
+from random import Random, SystemRandom
+from typing import Any, ClassVar, Literal
+
+from fastapi import FastAPI
+
+from ktrdr.artifacts import FileArtifactStore
+from ktrdr.clock import Clock, SystemClock
+from ktrdr.errors import Conflict, InvalidInput, KtrdrError, WorkerBusy
+from ktrdr.operations.ids import new_operation_id
+from ktrdr.operations.model import OperationType, WorkerType
+from ktrdr.protocol.artifact_client import CachedArtifacts
+from ktrdr.protocol.messages import (
+    Capabilities,
+    DeliverRequest,
+    RegisterRequest,
+    RegisterResponse,
+    ReportRequest,
+    ReportResponse,
+    StartJob,
+)
+from ktrdr.protocol.transports import AiohttpTransport, Transport
+from ktrdr.workers.backend_link import BackendLink, Uploader
+from ktrdr.workers.capabilities import detect_capabilities
+from ktrdr.workers.delivery import Courier
+from ktrdr.workers.endpoint import endpoint_url, own_port
+from ktrdr.workers.host import HostSettings, OperationHost, Run, StopReason
+from ktrdr.workers.identity import claim_identity, new_instance_id
+from ktrdr.workers.launch import Launcher
+from ktrdr.workers.outbox import Outbox
+from ktrdr.workers.registration import Registration
+from ktrdr.workers.routes import make_app
+from ktrdr.workers.settings import WorkerSettings
+from ktrdr.workers.slot import Entry, Slot
+
+__all__ = ["WorkerAPIBase"]
+
+_log = logging.getLogger(__name__)
+_RELEASE_GRACE_S = 10.0
+_LAST_DELIVERY_S = 6.0
+
+
+class WorkerAPIBase(ABC):
+    """A worker; a subclass says in class attributes what kind of work it does.
+
+    Making one claims its identity on this machine and starts nothing. :meth:`start` registers and takes work,
+    :meth:`close` gives the running job back and ends everything; the lifespan of :attr:`app` calls both.
+    For one event loop.
+
+    Parameters
+    ----------
+    settings
+        Where the backend is, where this listens, who it is.
+    capabilities
+        What to tell the backend of this machine; None looks at the machine.
+    job
+        Import path of the job body, ``module:function``; a parameter for tests.
+    transport, uploads
+        Ways to the backend other than HTTP, for simulations.
+    port
+        The port that is really bound, where the caller knows it; else it is found out.
+
+    Raises
+    ------
+    InvalidSetting
+        If another process is this worker already.
+    """
+
+    worker_type: ClassVar[WorkerType]
+    default_port: ClassVar[int]
+    start_paths: ClassVar[tuple[str, ...]]
+    preload: ClassVar[tuple[str, ...]] = ()
+    metrics_key: ClassVar[Literal["epochs", "bars", "history"]] = "history"
+    wants_gpu: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        capabilities: Capabilities | None = None,
+        job: str = "ktrdr.jobs.run:run_job",
+        transport: Transport | None = None,
+        uploads: Uploader | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.capabilities = capabilities or Capabilities()
+        self._detect = capabilities is None
+        self._random = random or SystemRandom()
+        self._port = port
+        self._identity = claim_identity(settings.home, self.worker_type, settings.worker_id)
+        self.worker_id, self.instance_id = self._identity.worker_id, new_instance_id()
+        self.started_at = self.clock.monotonic()
+        self.slot = Slot()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._work: dict[Run, asyncio.Task[None]] = {}
+        self._cache = FileArtifactStore(self._identity.folder / "artifacts")
+        self._host_settings = HostSettings(
+            api_urls=",".join(settings.api_urls),
+            token=settings.credential,
+            job=job,
+            cancel_grace_s=settings.control.cancel_grace_s,
+            log_level=settings.log_level,
+        )
+        self._link = self._make_link(transport, uploads)
+        self._registration = self._make_registration()
+        self._courier = self._make_courier()
+        self._launcher: Launcher | None = None
+        self._host: OperationHost | None = None
+        self.app: FastAPI = make_app(self)
+
+    def _make_link(self, transport: Transport | None, uploads: Uploader | None) -> BackendLink:
+        settings, timeout_s = self.settings, self.settings.control.http_timeout_s
+        files = CachedArtifacts(
+            self._cache, ",".join(settings.api_urls), settings.credential, timeout_s=timeout_s, attempts=1
+        )
+        return BackendLink(
+            transport or AiohttpTransport(),
+            settings.api_urls,
+            token=settings.credential,
+            timeout_s=timeout_s,
+            uploads=uploads or files,
+        )
+
+    def _make_registration(self) -> Registration:
+        return Registration(
+            self._link,
+            request=self._introduction,
+            accept=self._accepted,
+            clock=self.clock,
+            random=self._random,
+            silence_s=self.settings.reregister_after_s,
+            first_retry_s=self.settings.first_retry_s,
+            longest_retry_s=self.settings.longest_retry_s,
+        )
+
+    def _make_courier(self) -> Courier:
+        return Courier(
+            self._link,
+            Outbox(self._identity.folder / "outbox"),
+            self.worker_id,
+            report=self._report,
+            on_unknown=self._registration.again,
+            on_answer=self._answered,
+            on_done=self.slot.acknowledged,
+            random=self._random,
+            first_retry_s=self.settings.first_retry_s,
+            longest_retry_s=self.settings.longest_retry_s,
+        )
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Look at the machine, warm up for jobs, begin to register; returns before the backend has answered."""
+        if self._detect:
+            self.capabilities = await asyncio.to_thread(detect_capabilities, with_gpu=self.wants_gpu)
+        alone = self.capabilities.gpu or sys.platform == "darwin"
+        self._launcher = Launcher(self.preload, "single" if alone else "fork")
+        self._launcher.warm()
+        self._host = OperationHost(
+            self._launcher, self._identity.folder / "scratch", self._cache, self._host_settings, self.clock
+        )
+        self._spawn(self._register())
+        self._spawn(self._courier.run())
+
+    async def close(self) -> None:
+        """Release the job and end; within the grace and some seconds. Again or before ``start``: nothing to do."""
+        await self.release()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+        await self._link.close()
+        self._identity.release()
+
+    async def release(self) -> None:
+        """Take no more work; stop the running job and give it back to the backend."""
+        self.slot.closed = True
+        if self.slot.current is not None and self._host is not None:
+            grace_s = min(self.settings.control.cancel_grace_s, _RELEASE_GRACE_S)
+            self.slot.current.run.stop("released", grace_s)
+            await asyncio.wait([self.slot.current.run.ended], timeout=grace_s + 3.0)
+        if self._work:
+            await asyncio.wait(self._work.values(), timeout=_LAST_DELIVERY_S)
+
+    def kill_job(self) -> None:
+        """End the running job's processes at once, without ceremony."""
+        if self.slot.current is not None:
+            self.slot.current.run.kill()
+
+    async def registered(self) -> None:
+        """Wait until a backend has taken this worker in."""
+        await self._registration.registered.wait()
+
+    def status(self) -> Literal["idle", "busy", "draining"]:
+        """What a probe is told; busy includes the moment in which a result is brought to the backend."""
+        if self.slot.closed:
+            return "draining"
+        entry = self.slot.visible()
+        return "idle" if entry is None or entry.delivery == "waiting" else "busy"
+
+    def heard(self) -> None:
+        """A probe came: the backend lives and knows this worker."""
+        self._registration.heard()
+        self._courier.nudge()
+
+    # ---- work ----------------------------------------------------------------------------------------------------
+
+    def accept(self, job: StartJob) -> Run:
+        """Take an operation; check and reservation are one step. The same attempt again is the same run.
+
+        Raises
+        ------
+        InvalidInput
+            If it is another kind of work.
+        WorkerBusy
+            If another operation runs here.
+        Conflict
+            If the attempt is outdated.
+        """
+        if job.spec.kind != self.worker_type.value:
+            raise InvalidInput(
+                f"This is a {self.worker_type.value} worker; it does not do '{job.spec.kind}' operations."
+            )
+        host = self._host
+        if host is None:
+            raise WorkerBusy("This worker is not ready yet.", retry_after_s=1.0)
+        operation_id, fenced = job.task_id, job.task_id is not None
+        if operation_id is None:
+            operation_id = new_operation_id(OperationType(job.spec.kind), self.clock, self._random)
+        try:
+            run = self.slot.take(
+                operation_id,
+                job.attempt,
+                lambda: host.begin(operation_id, job.attempt, job.spec, fenced=fenced),
+            )
+        except WorkerBusy:
+            self._stop_outdated(operation_id)
+            raise
+        current = self.slot.current
+        if current is not None and current.run is run and run not in self._work:
+            self._work[run] = self._spawn(self._see_through(current))
+        return run
+
+    def _stop_outdated(self, operation_id: str) -> None:
+        """The backend wants a newer attempt of what runs here: the one that runs no longer counts."""
+        current = self.slot.current
+        if current is not None and current.run.operation_id == operation_id:
+            current.run.stop("cancelled", self.settings.control.cancel_grace_s)
+
+    async def _see_through(self, entry: Entry) -> None:
+        run = entry.run
+        try:
+            ending = await asyncio.shield(run.ended)
+            self.slot.leave(run, ending, self.clock.now())
+            _log.info("Operation %s (attempt %d): %s", run.operation_id, run.attempt, ending.status)
+            if run.fenced:
+                entry.delivery = "sending"
+                done = await self._courier.deliver(ending)
+                entry.delivery = "done" if done else "waiting"
+        finally:
+            self._work.pop(run, None)
+
+    def cancel(
+        self, operation_id: str, attempt: int | None = None, reason: StopReason = "cancelled"
+    ) -> Entry:
+        """Ask an operation to stop; one that has ended stays as it is.
+
+        Raises
+        ------
+        NotFound
+            If it is not known here.
+        Conflict
+            If another attempt than ``attempt`` runs here.
+        """
+        entry = self.slot.entry(operation_id)
+        if attempt is not None and attempt != entry.run.attempt:
+            raise Conflict(
+                f"Attempt {attempt} of {operation_id} does not run here; attempt {entry.run.attempt} does or did."
+            )
+        if entry.ending is None:
+            entry.run.stop(reason, self.settings.control.cancel_grace_s)
+        return entry
+
+    def log_tail(self, entry: Entry, limit: int) -> bytes:
+        """The end of the job's log, also after its end."""
+        if entry.ending is None:
+            return entry.run.folder.log_tail(limit)
+        digest = entry.ending.artifacts.get("log")
+        return b"" if digest is None else self._cache.read(digest)[-limit:]
+
+    # ---- backend -------------------------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        if self._port is None:
+            self._port = await own_port(self.default_port if not self.settings.port else self.settings.port)
+        await self._registration.run()
+
+    async def _introduction(self) -> RegisterRequest:
+        assert self._port is not None
+        outbox = await self._courier.uploaded_entries()
+        current = self.slot.current
+        run = current.run if current is not None and current.run.fenced else None
+        return RegisterRequest(
+            worker_id=self.worker_id,
+            worker_type=self.worker_type.value,
+            endpoint_url=endpoint_url(self.settings, self._port),
+            capabilities=self.capabilities,
+            instance_id=self.instance_id,
+            current_operation_id=run.operation_id if run else None,
+            current_attempt=run.attempt if run else None,
+            outbox=outbox,
+        )
+
+    def _accepted(self, response: RegisterResponse) -> None:
+        self._courier.acknowledge(response.acknowledged)
+        self._stop_strays(response.stop)
+
+    def _report(self, delivery: DeliverRequest) -> ReportRequest:
+        busy: Literal["idle", "busy"] = "idle" if self.slot.current is None else "busy"
+        status = "draining" if self.slot.closed else busy
+        return ReportRequest(instance_id=self.instance_id, worker_status=status, delivery=delivery)
+
+    def _answered(self, response: ReportResponse) -> None:
+        self._stop_strays(response.stop)
+
+    def _stop_strays(self, operation_ids: list[str]) -> None:
+        for operation_id in operation_ids:
+            try:
+                self.cancel(operation_id)
+            except KtrdrError as error:
+                _log.debug("Nothing to stop: %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("A task of the worker failed; this is a bug", exc_info=error)

@@ -1,0 +1,120 @@
+"""The job's side of a run: iterate the job's generator, publish progress, see the cancel flag, leave an outcome."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from ktrdr.artifacts import ArtifactStore, FileArtifactStore
+from ktrdr.errors import KtrdrError
+from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
+from ktrdr.operations.bridge import ProgressBridge
+from ktrdr.operations.progress import Metric
+from ktrdr.protocol.artifact_client import CachedArtifacts
+from ktrdr.protocol.specs import JobSpec
+from ktrdr.workers.runfolder import Outcome, RunFolder, Ticket
+
+__all__ = ["drain", "jsonable", "perform", "run_folder"]
+
+_SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
+_log = logging.getLogger("ktrdr.job")
+
+
+def run_folder(root: Path, token: str | None, lifeline: int) -> int:
+    """Be the process of one job; returns its exit code, which is 0 whenever an outcome was left.
+
+    ``lifeline`` is the read end of a pipe that only the worker holds: when it closes, the worker is gone and this
+    process group ends.
+    """
+    folder = RunFolder(root)
+    _redirect_output(folder)
+    threading.Thread(target=_end_with_worker, args=(lifeline,), name="lifeline", daemon=True).start()
+    ticket = folder.ticket()
+    logging.basicConfig(
+        level=ticket.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    artifacts = CachedArtifacts(FileArtifactStore(Path(ticket.cache)), ticket.api_urls, token)
+    with ProgressBridge.open(folder.bridge) as bridge:
+        outcome = perform(ticket, artifacts, folder.scratch, bridge)
+    folder.finish(outcome)
+    return 0
+
+
+def perform(ticket: Ticket, artifacts: ArtifactStore, scratch: Path, bridge: ProgressBridge) -> Outcome:
+    """Run the job body that the ticket names and say how it ended; no exception leaves."""
+    try:
+        spec = _SPEC.validate_json(ticket.spec)
+        return drain(_job(ticket.job)(spec, JobEnvironment(artifacts, scratch)), bridge)
+    except KtrdrError as error:
+        _log.error("%s", error)
+        return Outcome(status="failed", error=str(error))
+    except MemoryError as error:
+        _log.exception("Out of memory")
+        return Outcome(status="failed", error=f"The job ran out of memory: {error}", out_of_memory=True)
+    except (Exception, SystemExit) as error:  # the edge of the job's process
+        _log.exception("The job failed")
+        return Outcome(status="failed", error=f"{type(error).__name__}: {error}")
+
+
+def drain(job: Job, bridge: ProgressBridge) -> Outcome:
+    """Iterate to the end or to the first yield after the cancel flag was set; the generator is always closed."""
+    try:
+        while not bridge.cancelled:
+            item = next(job)
+            if isinstance(item, Metric):
+                bridge.append(item)
+            else:
+                bridge.update(item)
+    except StopIteration as end:
+        result: JobResult = end.value
+        return Outcome(status="completed", summary=jsonable(result.summary), artifacts=dict(result.artifacts))
+    finally:
+        job.close()
+    return Outcome(status="cancelled")
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON values: NumPy scalars become Python's, numbers that JSON lacks become None."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def _job(path: str) -> Callable[[JobSpec, JobEnvironment], Job]:
+    module, _, name = path.partition(":")
+    job: Callable[[JobSpec, JobEnvironment], Job] = getattr(import_module(module), name)
+    return job
+
+
+def _redirect_output(folder: RunFolder) -> None:
+    log = os.open(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    faulthandler.enable(sys.stderr)
+
+
+def _end_with_worker(lifeline: int) -> None:
+    os.read(lifeline, 1)  # returns when the last write end is closed
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,141 @@
+"""Brings results to the backend: into the outbox, up with the files, then the report; until it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from random import Random
+
+from ktrdr.errors import CorruptArtifact, InvalidInput, KtrdrError, NotFound
+from ktrdr.protocol.messages import DeliverRequest, ReportRequest, ReportResponse
+from ktrdr.workers.backend_link import BackendLink
+from ktrdr.workers.outbox import Outbox, entry_key
+
+__all__ = ["Courier"]
+
+_log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Delivers the outbox.
+
+    Parameters
+    ----------
+    report
+        Makes the report message around a delivery, with the worker's state at that moment.
+    on_unknown
+        Called when the backend does not know this worker: time to register again.
+    on_answer
+        Called with each answer of the backend (it may name operations to stop).
+    on_done
+        Called with ``operation_id:attempt`` when an entry has left the outbox.
+    first_retry_s, longest_retry_s
+        Exponential back-off between passes over what could not be delivered.
+    """
+
+    def __init__(
+        self,
+        link: BackendLink,
+        outbox: Outbox,
+        worker_id: str,
+        *,
+        report: Callable[[DeliverRequest], ReportRequest],
+        on_unknown: Callable[[], None],
+        on_answer: Callable[[ReportResponse], None],
+        on_done: Callable[[str], None],
+        random: Random,
+        first_retry_s: float = 1.0,
+        longest_retry_s: float = 30.0,
+    ) -> None:
+        self._link, self._outbox, self._worker_id = link, outbox, worker_id
+        self._report, self._on_unknown, self._on_answer = report, on_unknown, on_answer
+        self._on_done, self._random = on_done, random
+        self._first_retry_s, self._longest_retry_s = first_retry_s, longest_retry_s
+        self._wake, self._nudge = asyncio.Event(), asyncio.Event()
+        self._busy = asyncio.Lock()
+        self._complained = False
+
+    async def deliver(self, delivery: DeliverRequest) -> bool:
+        """Store, upload and report one result; True if it was acknowledged, else it waits in the outbox."""
+        await asyncio.to_thread(self._outbox.add, delivery)
+        async with self._busy:
+            done = await self._attempt(delivery)
+        if not done:
+            self._wake.set()
+        return done
+
+    async def uploaded_entries(self, limit: int = 50) -> list[DeliverRequest]:
+        """Entries whose files the backend has: they may go along with a registration."""
+        ready: list[DeliverRequest] = []
+        for delivery in (await asyncio.to_thread(self._outbox.entries))[:limit]:
+            with contextlib.suppress(KtrdrError):
+                await self._link.upload(delivery.artifacts.values())
+                ready.append(delivery)
+        return ready
+
+    def acknowledge(self, keys: list[str]) -> None:
+        """The backend has these for certain."""
+        for key in keys:
+            self._outbox.remove(key)
+            self._on_done(key)
+
+    async def run(self) -> None:
+        """Retry for ever what waits in the outbox; sleeps while there is nothing."""
+        delay_s = self._first_retry_s
+        while True:
+            if not await asyncio.to_thread(self._outbox.entries):
+                self._wake.clear()
+                delay_s = self._first_retry_s
+                self._complained = False
+                await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), delay_s * self._random.uniform(0.5, 1.0))
+            self._nudge.clear()
+            delay_s = min(2 * delay_s, self._longest_retry_s)
+            await self.flush()
+
+    def nudge(self) -> None:
+        """The backend has just shown that it is alive: try now what waits."""
+        self._nudge.set()
+
+    async def flush(self) -> bool:
+        """One pass over the outbox; True if nothing is left in it."""
+        async with self._busy:
+            return all(
+                [await self._attempt(entry) for entry in await asyncio.to_thread(self._outbox.entries)]
+            )
+
+    async def _attempt(self, delivery: DeliverRequest) -> bool:
+        key = entry_key(delivery)
+        try:
+            answer = await self._link.report(self._worker_id, self._report(await self._uploaded(delivery)))
+        except NotFound:
+            self._on_unknown()
+            return False
+        except InvalidInput as error:
+            _log.error(
+                "The result of %s is refused for good: %s It is kept in the outbox folder.", key, error
+            )
+            self._outbox.set_aside(key)
+            self._on_done(key)
+            return True
+        except (KtrdrError, OSError) as error:
+            if not self._complained:
+                _log.warning("The result of %s waits on disk until the backend takes it: %s", key, error)
+            self._complained = True
+            return False
+        self._on_answer(answer)
+        if answer.acknowledged:
+            self.acknowledge([key])
+        return answer.acknowledged
+
+    async def _uploaded(self, delivery: DeliverRequest) -> DeliverRequest:
+        """Bring the files up; a result whose files are lost here is a failure."""
+        try:
+            await self._link.upload(delivery.artifacts.values())
+        except (NotFound, CorruptArtifact) as error:
+            told = f"The worker has lost a file of the result: {error}"
+            return delivery.model_copy(update={"status": "failed", "artifacts": {}, "error": told})
+        return delivery

@@ -1,0 +1,262 @@
+"""Runs one job in a process of its own, from its ticket to the delivery that says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from ktrdr.artifacts import FileArtifactStore
+from ktrdr.clock import Clock
+from ktrdr.errors import KtrdrError
+from ktrdr.operations.bridge import ProgressBridge
+from ktrdr.operations.progress import Progress, Scalar
+from ktrdr.protocol.messages import DeliverRequest
+from ktrdr.protocol.specs import JobSpec
+from ktrdr.workers.capabilities import cgroup_memory_limit
+from ktrdr.workers.launch import Child, Exit, Launcher
+from ktrdr.workers.runfolder import Outcome, RunFolder, Ticket
+
+__all__ = ["HostSettings", "OperationHost", "Run", "StopReason", "describe_death"]
+
+StopReason = Literal["cancelled", "released"]
+_log = logging.getLogger(__name__)
+_LOG_LIMIT = 4 << 20
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """``job`` is the import path of the job body; ``cancel_grace_s`` how long a job may take to see a cancel."""
+
+    api_urls: str
+    token: str | None = None
+    job: str = "ktrdr.jobs.run:run_job"
+    cancel_grace_s: float = 10.0
+    log_level: str = "INFO"
+
+
+class Run:
+    """One attempt at one operation, running now. For one event loop.
+
+    ``ended`` resolves once its process group is gone and its files are artifacts; it never raises.
+    """
+
+    ended: asyncio.Task[DeliverRequest]
+
+    def __init__(
+        self,
+        operation_id: str,
+        attempt: int,
+        spec: JobSpec,
+        *,
+        fenced: bool,
+        folder: RunFolder,
+        now: datetime,
+    ) -> None:
+        self.operation_id, self.attempt, self.spec, self.fenced = operation_id, attempt, spec, fenced
+        self.folder = folder
+        self.started_at = now
+        self.stopping: StopReason | None = None
+        self._bridge: ProgressBridge | None = None
+        self._last: Progress | None = None
+        self._records: list[dict[str, Scalar]] = []
+        self._child: Child | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, once it is born."""
+        return None if self._child is None else self._child.pid
+
+    def progress(self) -> Progress | None:
+        """The newest snapshot, or None before the first."""
+        return self._last if self._bridge is None else self._bridge.read()
+
+    def metrics(self, cursor: int) -> tuple[list[dict[str, Scalar]], int]:
+        """Metrics records from number ``cursor`` on, and the next cursor."""
+        if self._bridge is None:
+            records = self._records[cursor:]
+            return records, max(cursor, len(self._records))
+        found, following = self._bridge.metrics(cursor)
+        return [dict(record) for record in found], following
+
+    def stop(self, reason: StopReason, grace_s: float) -> None:
+        """Raise the flag; after the grace the process group is killed. Asking again keeps the first reason."""
+        if self.stopping is not None:
+            return
+        self.stopping = reason
+        if self._bridge is not None:
+            self._bridge.request_cancel()
+        self._kill_timer = asyncio.get_running_loop().call_later(grace_s, self.kill)
+
+    def kill(self) -> None:
+        """End the process group now."""
+        if self._child is not None:
+            self._child.kill()
+
+    async def live(self, bridge: ProgressBridge, birth: Callable[[], Awaitable[Child]]) -> Exit:
+        """Wait for the child from its birth to its end; nothing of its group is left afterwards."""
+        self._bridge = bridge
+        if self.stopping is not None:
+            bridge.request_cancel()
+        try:
+            self._child = await birth()
+            return await asyncio.shield(self._child.exited)
+        finally:
+            if self._child is not None:
+                self._child.kill()
+                self._child.release()
+            if self._kill_timer is not None:
+                self._kill_timer.cancel()
+            self._freeze(bridge)
+
+    def _freeze(self, bridge: ProgressBridge) -> None:
+        """Keep what the bridge holds and let its file go."""
+        self._last, cursor = bridge.read(), 0
+        while found := bridge.metrics(cursor)[0]:
+            self._records += [dict(record) for record in found]
+            cursor += len(found)
+        self._bridge = None
+        bridge.close()
+
+
+class OperationHost:
+    """Starts runs; one worker has one.
+
+    Parameters
+    ----------
+    launcher
+        Where children come from.
+    scratch
+        Folder for run folders; what an earlier process left in it is removed.
+    cache
+        The worker's artifacts: what jobs fetched and made.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        scratch: Path,
+        cache: FileArtifactStore,
+        settings: HostSettings,
+        clock: Clock,
+    ) -> None:
+        self._launcher, self._scratch, self._cache = launcher, scratch, cache
+        self._settings, self._clock = settings, clock
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True, mode=0o700)
+
+    def begin(self, operation_id: str, attempt: int, spec: JobSpec, *, fenced: bool = True) -> Run:
+        """Start an attempt and return at once; whatever happens is told by ``Run.ended``."""
+        folder = RunFolder(self._scratch / f"{operation_id}.{attempt}")
+        run = Run(operation_id, attempt, spec, fenced=fenced, folder=folder, now=self._clock.now())
+        run.ended = asyncio.get_running_loop().create_task(self._conduct(run), name=f"run {operation_id}")
+        return run
+
+    def stop(self, run: Run, reason: StopReason) -> None:
+        """Stop a run with this host's grace."""
+        run.stop(reason, self._settings.cancel_grace_s)
+
+    async def _conduct(self, run: Run) -> DeliverRequest:
+        kills_before = _oom_kills()
+        exited: Exit | None = None
+        error: str | None = None
+        try:
+            bridge = await asyncio.to_thread(self._prepare, run)
+            exited = await run.live(
+                bridge, lambda: self._launcher.launch(run.folder.root, self._settings.token)
+            )
+        except (KtrdrError, OSError) as failure:
+            error = f"The job could not be started: {failure}"
+            _log.error("Operation %s: %s", run.operation_id, error)
+        return await asyncio.to_thread(self._deliver, run, exited, error, _oom_kills() > kills_before)
+
+    def _prepare(self, run: Run) -> ProgressBridge:
+        shutil.rmtree(run.folder.root, ignore_errors=True)
+        settings = self._settings
+        run.folder.prepare(
+            Ticket(
+                operation_id=run.operation_id,
+                attempt=run.attempt,
+                job=settings.job,
+                spec=run.spec.model_dump_json(),
+                cache=str(self._cache.root),
+                api_urls=settings.api_urls,
+                log_level=settings.log_level,
+            )
+        )
+        return ProgressBridge.create(run.folder.bridge)
+
+    def _deliver(self, run: Run, exited: Exit | None, error: str | None, oom: bool) -> DeliverRequest:
+        outcome = run.folder.outcome()
+        artifacts = dict(outcome.artifacts) if outcome else {}
+        if log := run.folder.log_tail(_LOG_LIMIT):
+            artifacts["log"] = self._cache.put(log)
+        if records := run.metrics(0)[0]:
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            artifacts["metrics"] = self._cache.put(lines.encode())
+        shutil.rmtree(run.folder.root, ignore_errors=True)
+        return DeliverRequest(
+            operation_id=run.operation_id,
+            attempt=run.attempt,
+            artifacts=artifacts,
+            **_ending(run.stopping, outcome, exited, error, oom),
+        )
+
+
+def _ending(
+    stopping: StopReason | None, outcome: Outcome | None, exited: Exit | None, error: str | None, oom: bool
+) -> dict[str, object]:
+    """Status and reason: a cancel wins over everything, a release over everything but an end that was reached."""
+    if stopping == "cancelled":
+        return {"status": "cancelled"}
+    if outcome is not None and outcome.status != "cancelled":
+        return {
+            "status": outcome.status,
+            "summary": outcome.summary,
+            "error": outcome.error,
+            "out_of_memory": outcome.out_of_memory,
+        }
+    if stopping == "released":
+        return {"status": "released"}
+    if exited is None:
+        return {"status": "child_died", "error": error}
+    killed_for_memory, detail = describe_death(exited, oom_killed=oom)
+    return {"status": "child_died", "error": detail, "out_of_memory": killed_for_memory}
+
+
+def describe_death(how: Exit, *, oom_killed: bool, limit: int | None = None) -> tuple[bool, str]:
+    """Whether a child died for want of memory, and a sentence on its death with signal, peak and limit.
+
+    Sure where the container's kill counter rose (``oom_killed``); a SIGKILL with a peak above 80 % of the limit
+    counts as well.
+    """
+    limit = limit or cgroup_memory_limit(_CGROUP) or psutil.virtual_memory().total
+    peak = f"peak memory {how.peak_rss / 2**30:.2f} GiB" if how.peak_rss else "peak memory unknown"
+    if how.killed_by is None:
+        return False, f"The job's process ended without a result, exit code {how.code}; {peak}."
+    name = signal.Signals(how.killed_by).name
+    if how.killed_by == signal.SIGKILL and (oom_killed or how.peak_rss > 0.8 * limit):
+        return True, (
+            f"The job's process was killed for want of memory ({name}; {peak}, limit {limit / 2**30:.2f} GiB). "
+            "Use fewer bars or timeframes, or a worker with more memory."
+        )
+    return False, f"The job's process was killed by {name}; {peak}."
+
+
+def _oom_kills(root: Path = _CGROUP) -> int:
+    try:
+        lines = (root / "memory.events").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -1,0 +1,94 @@
+"""What a worker and a job's process share: one folder per attempt, with the ticket in it and the outcome out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Outcome", "RunFolder", "Ticket"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What the job's process needs to know; the credential travels apart and is never on disk.
+
+    ``job`` is the import path of the job body, ``module:function``. ``spec`` is JSON.
+    """
+
+    operation_id: str
+    attempt: int
+    job: str
+    spec: str
+    cache: str
+    api_urls: str
+    log_level: str = "INFO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the job ended, as its own process tells it; a killed process leaves none."""
+
+    status: Literal["completed", "failed", "cancelled"]
+    summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one attempt."""
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """Everything the job printed and logged."""
+        return self.root / "job.log"
+
+    @property
+    def bridge(self) -> Path:
+        """The progress bridge's file."""
+        return self.root / "progress"
+
+    @property
+    def scratch(self) -> Path:
+        """Free for the job to use; removed with the folder."""
+        return self.root / "scratch"
+
+    def prepare(self, ticket: Ticket) -> None:
+        """Make the folder, for this user only, with the ticket in it."""
+        self.root.mkdir(parents=True, mode=0o700)
+        self.scratch.mkdir()
+        self.log.touch()
+        (self.root / "ticket.json").write_text(json.dumps(asdict(ticket)))
+
+    def ticket(self) -> Ticket:
+        """The ticket that ``prepare`` left."""
+        return Ticket(**json.loads((self.root / "ticket.json").read_text()))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Leave the outcome; it appears whole or not at all."""
+        beside = self.root / "outcome.part"
+        beside.write_text(json.dumps(asdict(outcome), allow_nan=False))
+        os.replace(beside, self.root / "outcome.json")
+
+    def outcome(self) -> Outcome | None:
+        """The outcome, or None if the job's process did not come so far."""
+        try:
+            return Outcome(**json.loads((self.root / "outcome.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def log_tail(self, limit: int) -> bytes:
+        """The last ``limit`` bytes of the log."""
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - limit))
+                return file.read(limit)
+        except FileNotFoundError:
+            return b""

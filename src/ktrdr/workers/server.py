@@ -1,0 +1,154 @@
+"""Serving a worker: bind, tell the backend where, stop cleanly on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from typing import Literal
+
+import uvicorn
+from fastapi import FastAPI
+
+from ktrdr.errors import InvalidInput
+from ktrdr.operations.model import WorkerType
+from ktrdr.protocol.messages import Capabilities
+from ktrdr.workers.backtest_worker import BacktestWorker
+from ktrdr.workers.base import WorkerAPIBase
+from ktrdr.workers.capabilities import detect_capabilities
+from ktrdr.workers.endpoint import bind_host, bind_socket, format_host
+from ktrdr.workers.settings import WorkerSettings
+from ktrdr.workers.training_worker import GPU_PORT, TrainingWorker
+
+__all__ = ["app_from_environment", "main", "run_worker", "serve"]
+
+WorkerKind = Literal["backtesting", "training"]
+_CLASSES: dict[WorkerType, type[WorkerAPIBase]] = {
+    WorkerType.BACKTESTING: BacktestWorker,
+    WorkerType.TRAINING: TrainingWorker,
+}
+_log = logging.getLogger(__name__)
+
+
+def run_worker(
+    kind: WorkerKind,
+    api_url: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    worker_id: str | None = None,
+    capabilities: Capabilities | None = None,
+    job: str = "ktrdr.jobs.run:run_job",
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Be a worker until SIGTERM or SIGINT; what is None comes from the environment or is detected.
+
+    Parameters
+    ----------
+    port
+        0 takes any free one; the backend is told which.
+    announce
+        Called with the worker's URL once it is bound.
+
+    Raises
+    ------
+    InvalidSetting
+        If the backend's URL is missing, the port is in use, or another setting cannot be used.
+    """
+    settings = WorkerSettings.from_environment(
+        WorkerType(kind), api_url=api_url, host=host, port=port, worker_id=worker_id
+    )
+    configure_logging(settings.log_level)
+    cls = _CLASSES[settings.worker_type]
+    if capabilities is None:
+        capabilities = detect_capabilities(with_gpu=cls.wants_gpu)
+    address = bind_host(settings)
+    with bind_socket(address, _port(settings, cls, capabilities)) as listener:
+        bound = int(listener.getsockname()[1])
+        worker = cls(settings, capabilities=capabilities, job=job, port=bound)
+        url = f"http://{format_host(address)}:{bound}"
+        _log.info("Worker %s listens on %s; its backend is %s", worker.worker_id, url, settings.api_urls[0])
+        if announce is not None:
+            announce(url)
+        asyncio.run(serve(worker, listener))
+
+
+def _port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilities: Capabilities) -> int:
+    if settings.port is not None:
+        return settings.port
+    return GPU_PORT if cls.wants_gpu and capabilities.gpu else cls.default_port
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr, unless somebody has configured logging already."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    The first signal releases the running job and ends the server; ``/health`` answers until then. A second one ends
+    the process at once.
+    """
+    config = uvicorn.Config(
+        worker.app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=2,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start-up lines say nothing new
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []
+
+    def on_signal(number: int) -> None:
+        if stopping:
+            worker.kill_job()
+            os._exit(128 + number)
+        _log.info("%s: stopping; a second signal ends at once", signal.Signals(number).name)
+        stopping.append(loop.create_task(_stop(worker, server)))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await server.serve(sockets=[listener])
+    await asyncio.gather(*stopping)
+
+
+async def _stop(worker: WorkerAPIBase, server: uvicorn.Server) -> None:
+    await worker.release()
+    server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to :func:`serve`: uvicorn would stop at once and raise them again at its end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def app_from_environment(cls: type[WorkerAPIBase]) -> FastAPI:
+    """The application for somebody else's ASGI server; a wrong environment ends the process with code 2."""
+    try:
+        return cls(WorkerSettings.from_environment(cls.worker_type)).app
+    except InvalidInput as error:
+        sys.stderr.write(f"Error: {error}\n")
+        raise SystemExit(2) from None
+
+
+def main(kind: WorkerKind) -> int:
+    """``python -m ktrdr.workers.<kind>_worker``; returns the exit code."""
+    try:
+        run_worker(kind)
+    except InvalidInput as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 2
+    return 0

@@ -1,0 +1,46 @@
+"""The worker for trainings: ``python -m ktrdr.workers.training_worker`` or ``uvicorn ktrdr.workers.training_worker:app``.
+
+``app`` is made when it is asked for, from the environment; importing this module reads and starts nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ktrdr.operations.model import WorkerType
+from ktrdr.workers.base import WorkerAPIBase
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    app: FastAPI
+
+__all__ = ["GPU_PORT", "TrainingWorker"]
+
+GPU_PORT = 5002
+
+
+class TrainingWorker(WorkerAPIBase):
+    """Trains models, on a GPU where torch finds one. Only its jobs' processes load torch, never its own."""
+
+    worker_type = WorkerType.TRAINING
+    default_port = 5004
+    start_paths = ("/training/start", "/trainings/start")
+    metrics_key = "epochs"
+    preload = ("polars", "numba", "torch", "ktrdr.jobs.run", "ktrdr.jobs.train")
+    wants_gpu = True
+
+
+def __getattr__(name: str) -> FastAPI:
+    if name != "app":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from ktrdr.workers.server import app_from_environment  # lazy: a server is asking
+
+    return app_from_environment(TrainingWorker)
+
+
+if __name__ == "__main__":
+    from ktrdr.workers.server import main  # lazy: only as a program
+
+    sys.exit(main("training"))
