@@ -216,7 +216,7 @@ def _valid_rows(
     valid_T = np.ones(rows, dtype=bool)
     for timeframe in plan.timeframes:
         valid_T &= row_of.get(timeframe, row_T) >= plan.warmup(timeframe)
-    for writer in writers:
+    for writer in {writer.column.series: writer for writer in writers}.values():
         warmup = plan.warmup(writer.column.timeframe)
         finite = np.isfinite(writer.series[warmup:])
         if not finite.all():

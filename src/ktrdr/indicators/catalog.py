@@ -137,6 +137,12 @@ def compute_arrays(
 
 
 def _outputs(spec: IndicatorSpec, columns: Columns, values: Params) -> dict[str, FloatArray]:
-    if len(columns.close) <= spec.lookback_rows(values):
+    lookback = spec.lookback_rows(values)
+    if len(columns.close) <= lookback:
         return {output: np.full(len(columns.close), np.nan) for output in spec.outputs}
-    return dict(zip(spec.outputs, spec.function(columns, values), strict=True))
+    arrays = dict(zip(spec.outputs, spec.function(columns, values), strict=True))
+    for (
+        array
+    ) in arrays.values():  # outputs start together (TA-Lib shows DI before ADX, and once left memory unset)
+        array[:lookback] = np.nan
+    return arrays

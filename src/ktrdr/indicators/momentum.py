@@ -31,7 +31,7 @@ def _roc(columns: Columns, params: Params) -> tuple[FloatArray, ...]:
 def _cci(columns: Columns, params: Params) -> tuple[FloatArray, ...]:
     bars = int(params["period"])
     cci = ta.CCI(columns.high, columns.low, columns.close, timeperiod=bars)
-    # In a flat window TA-Lib divides two rounding errors and gets +-66.7.
+    # In a flat window TA-Lib before 0.8 divides two rounding errors and gets +-66.7.
     typical = (columns.high + columns.low + columns.close) / 3.0
     cci[ta.MAX(typical, bars) == ta.MIN(typical, bars)] = 0.0
     return (cci,)
@@ -97,7 +97,7 @@ CCI = IndicatorSpec(
     function=_cci,
     lookback_rows=lambda p: int(p["period"]) - 1,
     formula="(TP - mean(TP))/(0.015 mean|TP - mean(TP)|) over `period` bars, TP = (high + low + close)/3",
-    flat="0 (TA-Lib: 0 or +-66.7 by rounding)",
+    flat="0",
     reference="Lambert, Commodities magazine, October 1980",
 )
 

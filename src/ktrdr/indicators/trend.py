@@ -65,7 +65,6 @@ def _adx(columns: Columns, params: Params) -> tuple[FloatArray, ...]:
     ohlc = (columns.high, columns.low, columns.close)
     outputs = (ta.ADX(*ohlc, bars), ta.PLUS_DI(*ohlc, bars), ta.MINUS_DI(*ohlc, bars))
     for output in outputs:
-        output[: 2 * bars - 1] = np.nan  # outputs of one indicator start together
         np.clip(output, 0.0, 100.0, out=output)  # the ratio of two rounded sums may pass 100 by an ulp
     return outputs
 

@@ -21,18 +21,18 @@ def _atr(columns: Columns, params: Params) -> tuple[FloatArray, ...]:
 def _rolling_deviation(price_T: FloatArray, mean_T: FloatArray, bars: int) -> FloatArray:
     """Population standard deviation of each window around its mean, (T,); NaN before ``bars - 1``.
 
-    TA-Lib takes the root of ``mean(x^2) - mean(x)^2``, which loses all digits where the deviation is small
-    against the price, and calls everything below 1e-7 zero; so the squares of the deviations are added here.
+    TA-Lib before 0.8 takes the root of ``mean(x^2) - mean(x)^2``, which loses all digits where the deviation is
+    small against the price, and calls everything below 1e-7 zero; so the squared deviations are added here.
     """
     deviation_T = np.full(len(price_T), np.nan)
     for first in range(bars - 1, len(price_T), _BLOCK):
         last = min(first + _BLOCK, len(price_T))
         mean = mean_T[first:last]
-        total = np.zeros(last - first)
+        total, step = np.zeros(last - first), np.empty(last - first)
         for back in range(bars):
-            step = price_T[first - back : last - back] - mean
-            step *= step
-            total += step
+            np.subtract(price_T[first - back : last - back], mean, out=step)
+            np.multiply(step, step, out=step)
+            np.add(total, step, out=total)
         total /= bars
         np.sqrt(total, out=deviation_T[first:last])
     return deviation_T

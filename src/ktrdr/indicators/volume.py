@@ -11,8 +11,8 @@ from ktrdr.indicators.trend import period
 
 __all__ = ["MFI", "OBV"]
 
-# TA-Lib answers 0 where a window's money flow is below 1.0 in absolute terms, which small volumes always are.
-# The index does not depend on the unit of volume, and a power of two changes no digit.
+# TA-Lib before 0.8 answers 0 where a window's money flow is below 1.0, which it always is for small volumes. The
+# index does not depend on the unit of volume, and a power of two changes no digit.
 _VOLUME_UNIT = 2.0**60
 
 
