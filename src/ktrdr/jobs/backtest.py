@@ -1,0 +1,322 @@
+"""The backtest job: bars, a strategy and its trained model in; trades, equity and statistics out. Never loads torch."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from ktrdr.backtesting import BacktestingEngine, Result, SimulationConfig, buy_and_hold
+from ktrdr.backtesting.engine import SimulationProgress
+from ktrdr.bars import Bars, to_datetime
+from ktrdr.datasets.features import FeaturePlan, Features
+from ktrdr.errors import InvalidInput, TooFewBars
+from ktrdr.jobs.asking import Answers, answer_bars, plan_for
+from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
+from ktrdr.jobs.market_data import Moment, SymbolBars, load_market, require_bars, until
+from ktrdr.market.calendars import bars_per_year
+from ktrdr.models.bundle import Bundle, JsonValue, load_bundle
+from ktrdr.operations.progress import Metric, Progress, Scalar
+from ktrdr.protocol.specs import BacktestSpec
+from ktrdr.strategies.document import Strategy
+from ktrdr.strategies.parse import parse_strategy, with_overrides
+from ktrdr.timeframe import Timeframe
+
+__all__ = ["Backtest", "SimulationOverrides", "backtest_job", "backtest_model"]
+
+_REPORTS = 100
+_SHORTEST_CHUNK, _LONGEST_CHUNK = 50, 10_000
+_LEAST_BARS = 2
+
+_SUMMARY = (
+    "total_return",
+    "annual_return",
+    "sharpe_ratio",
+    "sortino_ratio",
+    "max_drawdown",
+    "calmar_ratio",
+    "win_rate",
+    "profit_factor",
+    "total_trades",
+    "final_equity",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOverrides:
+    """What a request may change in the strategy's account; None leaves it. Rates of traded value and of price."""
+
+    initial_capital: float | None = None
+    commission: float | None = None
+    slippage: float | None = None
+
+    def apply(self, config: SimulationConfig) -> SimulationConfig:
+        """The configuration with these values; a slippage given here replaces basis points of the document.
+
+        Raises
+        ------
+        InvalidInput
+            If a value is out of range.
+        """
+        costs = config.costs
+        if self.commission is not None:
+            costs = replace(costs, commission=self.commission)
+        if self.slippage is not None:
+            costs = replace(costs, slippage=self.slippage, slippage_bps=0.0)
+        capital = config.initial_capital if self.initial_capital is None else self.initial_capital
+        return replace(config, costs=costs, initial_capital=capital)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backtest:
+    """A finished backtest: the simulation, the benchmark over the same bars, and what the warm-up took.
+
+    ``bars_lost`` bars of the requested range have no features yet; ``bars_before`` stored bars before it fed the
+    warm-up. ``rows_without_features`` of the simulated bars had none and kept the position.
+    """
+
+    result: Result
+    benchmark: Result
+    bars_lost: int
+    bars_before: int
+    rows_without_features: int
+    needed: dict[Timeframe, int]
+    requested: tuple[Moment, Moment]
+
+
+def backtest_job(spec: BacktestSpec, env: JobEnvironment) -> Job:
+    """Run a backtest specification; artifacts ``result`` (JSON), ``trades`` and ``equity`` (Parquet)."""
+    strategy = with_overrides(
+        parse_strategy(spec.strategy, source=spec.strategy_name), timeframes=spec.timeframe
+    )
+    yield Progress(0, 0, "loading model and bars")
+    bundle = load_bundle(env.artifacts, spec.model)
+    market = load_market(spec.datasets, env.artifacts)
+    if spec.symbol not in market:
+        raise InvalidInput(
+            f"The specification has no bars of {spec.symbol}; it has {', '.join(market) or 'none'}."
+        )
+    backtest = yield from backtest_model(
+        bundle,
+        market[spec.symbol],
+        strategy=strategy,
+        start=spec.start_date,
+        end=spec.end_date,
+        overrides=SimulationOverrides(spec.initial_capital, spec.commission, spec.slippage),
+    )
+    result = backtest.result
+    document = _document(backtest, spec.strategy_name, bundle)
+    content = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    artifacts = {
+        "result": env.artifacts.put(content),
+        "trades": env.artifacts.put(_parquet(result.trades_frame())),
+        "equity": env.artifacts.put(_parquet(result.equity_frame(backtest.benchmark))),
+    }
+    summary: dict[str, JsonValue] = {name: result.statistics[name] for name in _SUMMARY}
+    summary["benchmark_return"] = backtest.benchmark.statistics["total_return"]
+    return JobResult(summary | {"result_digest": result.digest()}, artifacts)
+
+
+def backtest_model(
+    bundle: Bundle,
+    bars: SymbolBars,
+    *,
+    strategy: Strategy | None = None,
+    start: Moment = None,
+    end: Moment = None,
+    overrides: SimulationOverrides | None = None,
+    threads: int = 1,
+) -> Generator[Progress | Metric, None, Backtest]:
+    """Let a model trade.
+
+    Parameters
+    ----------
+    bundle
+        The model; its features must be those of ``strategy``.
+    bars
+        Bars of one symbol by timeframe, from the dataset's start: what lies before ``start`` feeds the warm-up.
+    strategy
+        Whose decisions, costs and rules to use; by default the model's own.
+    start, end
+        Both included; a plain date as ``end`` includes that day. None: as far as the bars go.
+    overrides
+        Changes to the account.
+    threads
+        Threads of the inference runtime.
+
+    Yields
+    ------
+    Progress
+        ``items_done`` bars of ``items_total``; context ``current_bar, total_bars, current_date, current_pnl,
+        total_trades, win_rate``.
+    Metric
+        About a hundred, one per stretch of bars: ``bar, time, equity, profit, total_trades, win_rate``.
+
+    Raises
+    ------
+    InvalidModel
+        If the model was trained on other features, or answers something that is no number.
+    TooFewBars
+        If fewer than 2 bars of the range have features; with the bars there are and the warm-up needed.
+    """
+    strategy = strategy or parse_strategy(bundle.manifest.strategy, source=bundle.manifest.strategy_name)
+    plan = plan_for(bundle, strategy)
+    config = (overrides or SimulationOverrides()).apply(
+        SimulationConfig.from_json(strategy.simulation_settings())
+    )
+    symbol = next((part.symbol for part in bars.values()), "?")
+    require_bars({symbol: bars}, [symbol], plan.timeframes)
+    seen = until({timeframe: bars[timeframe] for timeframe in plan.timeframes}, end)
+    base = seen[plan.base_timeframe]
+    first = base.rows_between(start, None).start
+    _require_range(bars[plan.base_timeframe], len(base) - first, start, end)
+    answers = yield from _ask(bundle, plan, seen, strategy, first, threads)
+    begin = max(first, answers.features.first_valid)
+    _require_after_warmup(plan, answers.features, base, first)
+    year = bars_per_year(base.calendar, base.timeframe, base[begin:].start, base.end)
+    result = yield from _simulate(base, answers, config, begin, year)
+    yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
+    return Backtest(
+        result=result,
+        benchmark=buy_and_hold(base, config, bars_per_year=year, first=begin),
+        bars_lost=begin - first,
+        bars_before=first,
+        rows_without_features=int(np.count_nonzero(~answers.features.valid_T[begin:])),
+        needed={timeframe: plan.warmup(timeframe) for timeframe in plan.timeframes},
+        requested=(start, end),
+    )
+
+
+def _require_range(bars: Bars, rows: int, start: Moment, end: Moment) -> None:
+    if rows >= _LEAST_BARS:
+        return
+    stored = f"{bars.start:%Y-%m-%d} to {bars.end:%Y-%m-%d}" if len(bars) else "none at all"
+    raise TooFewBars(
+        f"A backtest needs at least {_LEAST_BARS} bars; there are {max(0, rows)} of {bars.symbol} {bars.timeframe} "
+        f"from {start or 'the first'} to {end or 'the last'} (there: {stored}, {len(bars):,} bars). Choose other dates."
+    )
+
+
+def _require_after_warmup(plan: FeaturePlan, features: Features, base: Bars, first: int) -> None:
+    left = len(base) - max(first, features.first_valid)
+    if left >= _LEAST_BARS:
+        return
+    needs = ", ".join(f"{plan.warmup(timeframe):,} of {timeframe}" for timeframe in plan.timeframes)
+    has = ", ".join(f"{features.bars[timeframe]:,} of {timeframe}" for timeframe in plan.timeframes)
+    raise TooFewBars(
+        f"The indicators of this strategy need {needs} bars of warm-up before the first decision, and {base.symbol} "
+        f"has {has} up to the end of the range: {max(0, left)} bars are left to trade, at least {_LEAST_BARS} are "
+        "needed. Import older bars, move the end date, or use indicators with shorter periods."
+    )
+
+
+def _ask(
+    bundle: Bundle, plan: FeaturePlan, bars: SymbolBars, strategy: Strategy, first: int, threads: int
+) -> Generator[Progress, None, Answers]:
+    total = len(bars[plan.base_timeframe]) - first
+    steps = answer_bars(
+        bundle, plan, bars, threshold=strategy.decisions.confidence_threshold, first=first, threads=threads
+    )
+    while True:
+        try:
+            yield Progress(0, total, next(steps))
+        except StopIteration as stop:
+            answers: Answers = stop.value
+            return answers
+
+
+def _simulate(
+    base: Bars, answers: Answers, config: SimulationConfig, first: int, year: float
+) -> Generator[Progress | Metric, None, Result]:
+    total = len(base) - first
+    chunk = min(max(-(-total // _REPORTS), _SHORTEST_CHUNK), _LONGEST_CHUNK)
+    run = BacktestingEngine(config, chunk_bars=chunk).run(
+        base,
+        answers.decisions.signal_T,
+        confidence=answers.decisions.confidence_T,
+        bars_per_year=year,
+        first=first,
+    )
+    while True:
+        try:
+            state = next(run)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        yield Metric(_record(state))
+        line = f"{to_datetime(state.time):%Y-%m-%d}: {state.profit:+,.0f}, {state.total_trades:,} trades"
+        yield Progress(state.bars_done, state.bars_total, line, _context(state))
+
+
+def _record(state: SimulationProgress) -> dict[str, Scalar]:
+    return {
+        "bar": state.bars_done,
+        "time": to_datetime(state.time).isoformat(),
+        "equity": state.equity,
+        "profit": state.profit,
+        "total_trades": state.total_trades,
+        "win_rate": state.win_rate,
+    }
+
+
+def _context(state: SimulationProgress) -> dict[str, Scalar]:
+    return {
+        "current_bar": state.bars_done,
+        "total_bars": state.bars_total,
+        "current_date": to_datetime(state.time).isoformat(),
+        "current_pnl": state.profit,
+        "total_trades": state.total_trades,
+        "win_rate": state.win_rate,
+    }
+
+
+def _last_context(result: Result) -> dict[str, Scalar]:
+    """The context of the finished simulation, its closing trade included."""
+    bars, initial = len(result.time_T), result.config.initial_capital
+    return {
+        "current_bar": bars,
+        "total_bars": bars,
+        "current_date": to_datetime(int(result.time_T[-1])).isoformat(),
+        "current_pnl": float(result.equity_T[-1]) - initial,
+        "total_trades": len(result.trades),
+        "win_rate": result.statistics["win_rate"],
+    }
+
+
+def _document(backtest: Backtest, strategy_name: str, bundle: Bundle) -> dict[str, JsonValue]:
+    result = backtest.result
+    start, end = backtest.requested
+    return {
+        "kind": "backtesting",
+        "strategy_name": strategy_name,
+        "symbol": result.symbol,
+        "timeframe": result.timeframe.value,
+        "start": to_datetime(int(result.time_T[0])).isoformat(),
+        "end": to_datetime(int(result.time_T[-1])).isoformat(),
+        "requested_start": None if start is None else str(start),
+        "requested_end": None if end is None else str(end),
+        "initial_capital": result.config.initial_capital,
+        "statistics": dict(result.statistics),
+        "benchmark": dict(backtest.benchmark.statistics),
+        "warmup": {
+            "bars_lost": backtest.bars_lost,
+            "bars_before_start": backtest.bars_before,
+            "needed": {timeframe.value: rows for timeframe, rows in backtest.needed.items()},
+            "rows_without_features": backtest.rows_without_features,
+        },
+        "warnings": list(result.warnings()),
+        "counts": dict(result.counts),
+        "config": result.config.to_json(),
+        "digest": result.digest(),
+        "model": bundle.digest,
+    }
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
