@@ -22,6 +22,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.exc import DBAPIError
@@ -280,8 +281,9 @@ def _pending(connection: Connection, *, now_us: int, limit: int) -> Sequence[Ope
 
 
 def _live(connection: Connection) -> Sequence[Operation]:
-    query = select(operations).where(or_(*(_in(status) for status in _LIVE))).order_by(*_OLDEST_FIRST)
-    return tuple(operation_from_row(row) for row in connection.execute(query).mappings())
+    query = union_all(*(select(operations).where(_in(status)) for status in _LIVE))  # each by its own index
+    found = [operation_from_row(row) for row in connection.execute(query).mappings()]
+    return tuple(sorted(found, key=place_of))
 
 
 def _queue_position(connection: Connection, *, operation_id: str) -> int | None:

@@ -34,10 +34,10 @@ def journal_for(version: tuple[int, ...]) -> Literal["wal", "delete"]:
     return "delete" if first <= tuple(version[:3]) <= last else "wal"
 
 
-def driver() -> ModuleType:
+def driver(preferred: str = "pysqlite3.dbapi2") -> ModuleType:
     """The DB-API module: ``pysqlite3`` (brings a new SQLite on Linux) where it is installed, else Python's own."""
     try:
-        return importlib.import_module("pysqlite3.dbapi2")
+        return importlib.import_module(preferred)
     except ImportError:
         return sqlite3.dbapi2
 
@@ -139,9 +139,12 @@ class LedgerFile:
 
     def translate(self, error: BaseException) -> BaseException:
         """A driver's error in ktrdr's words; any other error as it is."""
-        if not isinstance(error, DBAPIError):
+        if isinstance(error, DBAPIError):
+            told = str(error.orig)
+        elif isinstance(error, self.module.Error):  # raised while connecting
+            told = str(error)
+        else:
             return error
-        told = str(error.orig)
         if "locked" in told or "busy" in told:
             return Unavailable(
                 f"The ledger {self.path} is locked by another program ({told}). Close that program (a database "
@@ -180,8 +183,12 @@ class LedgerFile:
 
         def prepare(connection: Any, record: object) -> None:
             del record
-            for pragma in pragmas:
-                connection.execute(f"PRAGMA {pragma}")
+            try:
+                for pragma in pragmas:
+                    connection.execute(f"PRAGMA {pragma}")
+            except BaseException:
+                connection.close()  # SQLAlchemy never learns of a connection that fails here
+                raise
 
         def begin_transaction(connection: Connection) -> None:
             connection.exec_driver_sql(begin)  # the driver's own BEGIN comes too late for savepoints

@@ -1,0 +1,317 @@
+"""Opening a ledger: the version gate, the lock, the schema, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import OperationalError
+
+from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
+from ktrdr.operations.model import OperationStatus
+from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sqlite import LedgerFile, driver, journal_for, ledger_path
+from ktrdr.operations.store import OperationQuery
+from ktrdr.operations.tables import SCHEMA, metadata, operations
+from ktrdr.testing.operations import T0, a_submission
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[LedgerFile]:
+    file = LedgerFile(path)
+    yield file
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "journal"),
+    [
+        ((3, 6, 23), "wal"),
+        ((3, 7, 0), "delete"),
+        ((3, 40, 1), "delete"),
+        ((3, 51, 2), "delete"),
+        ((3, 51, 3), "wal"),
+        ((3, 53, 4), "wal"),
+        ((4, 0, 0), "wal"),
+    ],
+)
+def test_the_write_ahead_log_is_used_where_it_is_safe(version: tuple[int, ...], journal: str) -> None:
+    assert journal_for(version) == journal
+
+
+def test_without_the_newer_sqlite_pythons_own_is_used() -> None:
+    assert driver("no_such_module") is sqlite3.dbapi2
+
+
+def test_every_connection_is_careful(ledger: LedgerFile) -> None:
+    def pragma(engine, name: str) -> object:
+        with engine.begin() as connection:
+            return connection.scalar(text(f"PRAGMA {name}"))
+
+    for engine in (ledger.writer, ledger.reader):
+        assert pragma(engine, "synchronous") == 2  # FULL
+        assert pragma(engine, "foreign_keys") == 1
+        assert pragma(engine, "journal_mode") == journal_for(ledger.module.sqlite_version_info)
+
+
+def test_an_older_sqlite_gets_the_rollback_journal_even_on_a_file_made_with_a_newer_one(path: Path) -> None:
+    LedgerFile(path).close()
+    file = LedgerFile(path, module=sqlite3.dbapi2)
+    try:
+        with file.reader.begin() as connection:
+            assert connection.scalar(text("PRAGMA journal_mode")) == journal_for(sqlite3.sqlite_version_info)
+    finally:
+        file.close()
+
+
+def test_a_reader_cannot_write(ledger: LedgerFile) -> None:
+    with ledger.reader.begin() as connection, pytest.raises(OperationalError, match="readonly"):
+        connection.execute(text("DELETE FROM operations"))
+
+
+# --- where --------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_or_a_url_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "l 100%.db"
+    assert ledger_path(file) == ledger_path(str(file)) == ledger_path(f"sqlite:///{file}".replace("%", "%25"))
+    assert ledger_path("relative.db").is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("postgresql+psycopg://me:secret@db/ktrdr", r"me:\*\*\*@db.*keeps its ledger in SQLite"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("://", "is not a URL"),
+    ],
+)
+def test_other_databases_are_refused_with_an_example(where: str, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message) as caught:
+        ledger_path(where)
+    assert "secret" not in str(caught.value)
+    assert "sqlite:////var/lib/ktrdr/ledger.db" in str(caught.value)
+
+
+# --- the lock -----------------------------------------------------------------------------------------------------
+
+
+def test_one_backend_owns_a_ledger_at_a_time(path: Path) -> None:
+    first = LedgerFile(path)
+    with pytest.raises(
+        Unavailable, match=rf"ledger\.db is in use by another backend \(process {os.getpid()}\)"
+    ):
+        LedgerFile(path)
+    first.close()
+    first.close()
+    LedgerFile(path).close()
+
+
+def test_a_lock_file_left_behind_locks_nobody_out(path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("ledger.db.lock").write_text("99999")
+    LedgerFile(path).close()
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InvalidSetting) as caught:
+        LedgerFile(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_is_no_ledger(tmp_path: Path) -> None:
+    assert "permissions" in refusal(tmp_path)
+
+
+def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "Point KTRDR_HOME" in refusal(tmp_path / "file" / "ledger.db")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_file_that_cannot_be_written_is_named(path: Path) -> None:
+    LedgerFile(path).close()
+    path.chmod(0o400)
+    assert "permissions" in refusal(path)
+
+
+def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but somebody's work" * 100)
+    before = path.read_bytes()
+    assert "not a SQLite database or is damaged" in refusal(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_ledger_says_so(path: Path) -> None:
+    LedgerFile(path).close()
+    content = bytearray(path.read_bytes())
+    content[100:4096] = b"\xee" * (4096 - 100)
+    path.write_bytes(content)
+    assert "is damaged" in refusal(path)
+
+
+def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE customers (name TEXT)")
+    connection.close()
+    assert "another program (tables: customers)" in refusal(path)
+    assert tables_of(path) == {"customers"}
+
+
+def test_a_ledger_from_a_newer_version_is_refused_and_kept(path: Path) -> None:
+    LedgerFile(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    message = refusal(path)
+    assert f"newer ktrdr (schema 9999; this one knows up to {SCHEMA})" in message
+    assert "pip install --upgrade" in message
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+    connection.close()
+
+
+def test_errors_of_the_driver_are_put_into_words(ledger: LedgerFile) -> None:
+    def said(told: str) -> BaseException:
+        return ledger.translate(OperationalError("SELECT 1", {}, Exception(told)))
+
+    assert isinstance(said("database is locked"), Unavailable)
+    assert isinstance(said("database or disk is full"), Unavailable)
+    assert isinstance(said("disk I/O error"), Unavailable)
+    assert isinstance(said("attempt to write a readonly database"), InvalidSetting)
+    assert type(said("something new")) is KtrdrError
+    for told in ("database is locked", "database or disk is full", "something new"):
+        assert str(ledger.path) in str(said(told))
+        assert told in str(said(told))
+    other = ValueError("x")
+    assert ledger.translate(other) is other
+
+
+async def test_a_closed_ledger_says_so(path: Path) -> None:
+    store = SqlStore(path)
+    assert store.path == path
+    await store.close()
+    await store.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await store.get("op_1")
+    with pytest.raises(Unavailable, match="closed"):
+        await store.submit(a_submission(), T0)
+
+
+async def test_submissions_that_come_together_share_transactions(path: Path) -> None:
+    store = SqlStore(path)
+    before = store.transactions
+    await asyncio.gather(*(store.submit(a_submission(f"op_{n}"), T0) for n in range(200)))
+    shared = store.transactions - before
+    await store.close()
+    assert 0 < shared < 100
+
+
+async def test_damage_met_while_reading_is_put_into_words(path: Path) -> None:
+    store = SqlStore(path)
+    try:
+        with store._file.writer.begin() as connection:
+            connection.execute(text("ALTER TABLE models RENAME TO lost"))
+        with pytest.raises(KtrdrError, match=r"ledger\.db failed: no such table: models"):
+            await store.models()
+    finally:
+        await store.close()
+
+
+# --- the schema ---------------------------------------------------------------------------------------------------
+
+
+def tables_of(path: Path) -> set[str]:
+    engine = create_engine(f"sqlite:///{path}")
+    names = set(inspect(engine).get_table_names())
+    engine.dispose()
+    return names
+
+
+def schema_of(path: Path) -> dict[str, str]:
+    """Every table and index by name, as SQL without its blanks."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {name: "".join(sql.split()) for name, sql in rows if name != "alembic_version"}
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(path: Path, tmp_path: Path) -> None:
+    LedgerFile(path).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'model.db'}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert schema_of(path) == schema_of(tmp_path / "model.db")
+
+
+def test_the_schema_is_the_newest_migration() -> None:
+    from alembic.script import ScriptDirectory
+
+    from ktrdr.operations import sqlite
+
+    assert ScriptDirectory(str(Path(sqlite.__file__).parent / "migrations")).get_heads() == [SCHEMA]
+
+
+def test_every_status_has_a_partial_index() -> None:
+    names = {index.name: index for index in operations.indexes}
+    for status in OperationStatus:
+        index = names[f"ix_operations_{status}"]
+        assert str(index.dialect_options["sqlite"]["where"]) == f"status = '{status}'"
+
+
+async def test_a_ledger_survives_reopening(path: Path) -> None:
+    store = SqlStore(path)
+    made = await store.submit(a_submission(), T0)
+    await store.close()
+    again = SqlStore(path)
+    assert await again.get("op_1") == made
+    await again.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "index"),
+    [
+        ("pending", "ix_operations_pending"),
+        ("live", "ix_operations_running"),
+        ("page", "ix_operations_failed"),
+    ],
+)
+async def test_the_common_questions_use_their_index(path: Path, method: str, index: str) -> None:
+    """SQLite's own plan for the statements as they are really sent."""
+    from sqlalchemy import event
+
+    store = SqlStore(path)
+    sent: list[tuple[str, object]] = []
+    engine = store._file.reader
+    event.listen(engine, "before_cursor_execute", lambda *a: sent.append((a[2], a[3])))
+    questions = {
+        "pending": lambda: store.pending(T0, 10),
+        "live": store.live,
+        "page": lambda: store.page(OperationQuery(statuses=(OperationStatus.FAILED,))),
+    }
+    await questions[method]()
+    statement, parameters = sent[-1]
+    with engine.begin() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+    await store.close()
+    steps = [row[-1] for row in plan if "operations" in row[-1]]
+    assert any(index in step for step in steps), steps
+    statuses = tuple(f"ix_operations_{status}" for status in OperationStatus)
+    assert all(step.endswith(statuses) or "(" in step for step in steps), "only partial indexes are walked"
