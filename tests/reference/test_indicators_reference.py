@@ -17,7 +17,7 @@ from support.synthetic_bars import walk_bars
 SETTINGS: dict[str, list[dict[str, float]]] = {
     "sma": [{}, {"period": 3}],
     "ema": [{}, {"period": 3}],
-    "macd": [{}, {"fast": 3, "slow": 7, "signal": 1}],
+    "macd": [{}, {"fast": 3, "slow": 7, "signal": 2}],
     "rsi": [{}, {"period": 2}],
     "roc": [{}, {"period": 1}],
     "cci": [{}, {"period": 5}],

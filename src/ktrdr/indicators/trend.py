@@ -101,7 +101,7 @@ MACD = IndicatorSpec(
     parameters=(
         period(12, name="fast", doc="bars of the fast EMA, fewer than slow"),
         period(26, name="slow", doc="bars of the slow EMA"),
-        period(9, name="signal", minimum=1, doc="bars of the signal EMA"),
+        period(9, name="signal", doc="bars of the signal EMA"),
         source(),
     ),
     outputs=("macd", "signal", "histogram"),

@@ -206,11 +206,15 @@ class OperationHost:
             lines = "".join(json.dumps(record) + "\n" for record in records)
             artifacts["metrics"] = self._cache.put(lines.encode())
         shutil.rmtree(run.folder.root, ignore_errors=True)
+        ending = _ending(run.stopping, outcome, exited, error, oom)
+        if lost := [name for name, digest in artifacts.items() if not self._cache.has(digest)]:
+            ending = {
+                "status": "failed",
+                "error": f"The job named files that it did not store: {', '.join(lost)}.",
+            }
+            artifacts = {name: digest for name, digest in artifacts.items() if name not in lost}
         return DeliverRequest(
-            operation_id=run.operation_id,
-            attempt=run.attempt,
-            artifacts=artifacts,
-            **_ending(run.stopping, outcome, exited, error, oom),
+            operation_id=run.operation_id, attempt=run.attempt, artifacts=artifacts, **ending
         )
 
 

@@ -106,15 +106,18 @@ class Nursery:
         if pid == 0:
             self._become_job(folder, token, lifeline)
         os.close(lifeline)
+        with contextlib.suppress(OSError):  # here and in the child: whoever comes first, the group is there
+            os.setpgid(pid, pid)
         self._children.add(pid)
         self._say({"pid": pid})
 
     def _become_job(self, folder: Path, token: str | None, lifeline: int) -> None:
         code = 70
         try:
-            os.setsid()
+            os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
             self._control.close()
             die_with_parent()
             code = self._run_folder(folder, token, lifeline)

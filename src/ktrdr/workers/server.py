@@ -15,7 +15,7 @@ from typing import Literal
 import uvicorn
 from fastapi import FastAPI
 
-from ktrdr.errors import InvalidInput
+from ktrdr.errors import InvalidInput, InvalidSetting
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
 from ktrdr.workers.backtest_worker import BacktestWorker
@@ -120,6 +120,8 @@ async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
         loop.add_signal_handler(number, on_signal, number)
     await server.serve(sockets=[listener])
     await asyncio.gather(*stopping)
+    if not server.started:
+        raise InvalidSetting("The worker did not start; its log says why.")
 
 
 async def _stop(worker: WorkerAPIBase, server: uvicorn.Server) -> None:
