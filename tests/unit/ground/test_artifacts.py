@@ -1,0 +1,85 @@
+"""Content-addressed files: idempotent, durable, verified, confined."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from ktrdr.artifacts import FileArtifactStore, check_digest, sha256_of
+from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileArtifactStore:
+    return FileArtifactStore(tmp_path / "artifacts")
+
+
+def test_what_is_put_is_found_under_its_digest(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    assert digest == hashlib.sha256(b"bars").hexdigest() == sha256_of(b"bars")
+    assert store.has(digest)
+    assert store.read(digest) == b"bars"
+    assert store.path(digest).read_bytes() == b"bars"
+
+
+def test_putting_again_changes_nothing(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    before = store.location(digest).stat().st_mtime_ns
+    assert store.put(b"bars") == digest
+    assert store.location(digest).stat().st_mtime_ns == before
+    assert list(store.digests()) == [digest]
+
+
+def test_a_stream_with_another_digest_leaves_nothing_behind(store: FileArtifactStore) -> None:
+    claimed = sha256_of(b"expected")
+    with pytest.raises(CorruptArtifact, match=f"expected {claimed}; not stored"):
+        store.put_stream([b"some", b"thing"], claimed)
+    assert not store.has(claimed)
+    assert [file for file in store.root.rglob("*") if file.is_file()] == []
+
+
+def test_a_stream_may_come_in_parts(store: FileArtifactStore) -> None:
+    digest = sha256_of(b"abc")
+    store.put_stream([b"a", b"", b"bc"], digest)
+    assert store.read(digest) == b"abc"
+
+
+def test_damage_on_disk_is_told_and_not_used(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    store.location(digest).write_bytes(b"bart")
+    with pytest.raises(CorruptArtifact, match="Delete the file"):
+        store.read(digest)
+    with pytest.raises(CorruptArtifact):
+        store.path(digest)
+
+
+def test_a_missing_artifact(store: FileArtifactStore) -> None:
+    absent = "0" * 64
+    assert not store.has(absent)
+    with pytest.raises(NotFound, match=absent):
+        store.read(absent)
+    store.delete(absent)
+
+
+def test_deleted_is_gone(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    store.delete(digest)
+    assert not store.has(digest)
+    assert list(store.digests()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "../../etc/passwd", "0" * 63, "G" * 64, "0" * 64 + "\n", "A" * 64, None]
+)
+def test_a_digest_can_never_be_a_path(store: FileArtifactStore, text: str) -> None:
+    with pytest.raises(InvalidInput, match="not a SHA-256 digest"):
+        check_digest(text)
+    with pytest.raises(InvalidInput):
+        store.location(text)
+
+
+def test_foreign_files_are_not_listed(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    (store.root / "ab").mkdir(exist_ok=True)
+    (store.root / "ab" / ".part-x").write_bytes(b"torn")
+    assert list(store.digests()) == [digest]

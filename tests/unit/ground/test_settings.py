@@ -1,0 +1,81 @@
+"""Settings come from one mapping, name what is wrong, and never from anywhere else in the code."""
+
+from pathlib import Path
+
+import pytest
+
+from ktrdr.errors import InvalidSetting
+from ktrdr.settings import (
+    DEFAULT_API_URL,
+    ControlSettings,
+    api_token,
+    api_url,
+    home,
+    read_choice,
+    read_number,
+)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2.5", 2.5), (" 3 ", 3.0), ("", 7.0), ("  ", 7.0)])
+def test_a_number_or_its_default(text: str, expected: float) -> None:
+    assert read_number("X", 7.0, environ={"X": text}) == expected
+    assert read_number("Y", 7.0, environ={"X": text}) == 7.0
+
+
+@pytest.mark.parametrize("text", ["ten", "nan", "inf", "-inf", "0.5", "-1"])
+def test_a_wrong_number_is_named_with_its_default(text: str) -> None:
+    with pytest.raises(InvalidSetting, match=rf"X='{text}' is not a number of at least 1\. Default: 7\."):
+        read_number("X", 7.0, minimum=1.0, environ={"X": text})
+
+
+def test_a_choice_ignores_case_and_lists_what_is_accepted() -> None:
+    accepted = ("text", "json")
+    assert read_choice("X", "text", accepted, environ={"X": "JSON"}) == "json"
+    assert read_choice("X", "text", accepted, environ={}) == "text"
+    with pytest.raises(InvalidSetting, match=r"X='xml' is not accepted\. Choose one of: text, json\."):
+        read_choice("X", "text", accepted, environ={"X": "xml"})
+
+
+def test_home_is_absolute() -> None:
+    assert home({"KTRDR_HOME": "somewhere"}) == Path("somewhere").absolute()
+    assert home({"KTRDR_HOME": "~/k"}) == Path("~/k").expanduser()
+    assert home({}).name == "ktrdr"
+
+
+def test_api_url_loses_its_last_slash() -> None:
+    assert api_url({}) == DEFAULT_API_URL
+    assert api_url({"KTRDR_API_URL": "http://host:9000/"}) == "http://host:9000"
+
+
+def test_the_token_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    assert api_token({"KTRDR_API_TOKEN": "direct"}) == "direct"
+    assert api_token({"KTRDR_API_TOKEN": "direct", "KTRDR_API_TOKEN_FILE": str(file)}) == "secret"
+    file.write_text("\n")
+    assert api_token({"KTRDR_API_TOKEN_FILE": str(file)}) is None
+    assert api_token({}) is None
+    with pytest.raises(InvalidSetting, match="KTRDR_API_TOKEN_FILE=.* cannot be read: No such file"):
+        api_token({"KTRDR_API_TOKEN_FILE": str(tmp_path / "absent")})
+
+
+def test_control_settings_read_their_names_and_take_fractions() -> None:
+    assert ControlSettings.from_environment({}) == ControlSettings()
+    environ = {
+        "KTRDR_HEALTH_INTERVAL_S": "0.1",
+        "KTRDR_HEALTH_TIMEOUT_S": "0.2",
+        "KTRDR_HEALTH_FAILURES": "4",
+        "KTRDR_WORKER_REMOVAL_S": "5",
+        "KTRDR_LEASE_S": "6",
+        "KTRDR_MAX_FAILURES": "7",
+        "KTRDR_PROGRESS_TTL_S": "0.8",
+        "KTRDR_CANCEL_GRACE_S": "9",
+        "KTRDR_HTTP_TIMEOUT_S": "11",
+    }
+    read = ControlSettings.from_environment(environ)
+    seen = (read.health_interval_s, read.health_timeout_s, read.health_failures, read.worker_removal_s)
+    assert seen == (0.1, 0.2, 4, 5.0)
+    assert (read.lease_s, read.max_failures, read.progress_ttl_s) == (6.0, 7, 0.8)
+    assert (read.cancel_grace_s, read.http_timeout_s) == (9.0, 11.0)
+    with pytest.raises(InvalidSetting, match="KTRDR_HEALTH_FAILURES='0'"):
+        ControlSettings.from_environment({"KTRDR_HEALTH_FAILURES": "0"})
