@@ -76,7 +76,8 @@ class Bell(MembershipFunction):
     @property
     def support(self) -> tuple[float, float]:
         """Where the grade is at least 0.01."""
-        reach = self.width * (1.0 / NEGLIGIBLE - 1.0) ** (0.5 / self.slope)
+        exponent = math.log(1.0 / NEGLIGIBLE - 1.0) / (2.0 * self.slope)
+        reach = self.width * math.exp(exponent) if exponent < 700.0 else math.inf
         return self.center - reach, self.center + reach
 
     def fill(self, x_T: FloatArray, out_T: FloatArray) -> None:
