@@ -11,14 +11,22 @@ from fastapi import APIRouter, FastAPI, Request
 from ktrdr.backend import problems
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.guards import Guard
-from ktrdr.backend.routes import workers
+from ktrdr.backend.routes import artifacts, data, models, operations, starts, strategies, workers
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
 
 __all__ = ["PREFIX", "create_app"]
 
 PREFIX = "/api/v1"
-_ROUTERS: tuple[APIRouter, ...] = (workers.router,)
+_ROUTERS: tuple[APIRouter, ...] = (
+    workers.router,
+    starts.router,
+    operations.router,
+    data.router,
+    models.router,
+    strategies.router,
+    artifacts.router,
+)
 
 
 def create_app(

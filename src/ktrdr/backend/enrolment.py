@@ -7,15 +7,17 @@ import logging
 import socket
 from urllib.parse import urlsplit
 
+from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import Conflict, FieldError, InvalidInput, KtrdrError
+from ktrdr.errors import Conflict, FieldError, InvalidInput, KtrdrError, Unavailable
 from ktrdr.operations.model import WorkerRecord, WorkerType
 from ktrdr.protocol.messages import (
+    DeliverRequest,
     HealthView,
     RegisterRequest,
     RegisterResponse,
@@ -82,6 +84,7 @@ class Enrolment:
         health: HealthLoop,
         fleet: Fleet,
         clock: Clock,
+        artifacts: FileArtifactStore,
     ) -> None:
         self._config = config
         self._operations = operations
@@ -89,6 +92,7 @@ class Enrolment:
         self._health = health
         self._fleet = fleet
         self._clock = clock
+        self._artifacts = artifacts
 
     async def register(self, request: RegisterRequest) -> RegisterResponse:
         """Take a worker in, having reached it at the endpoint it names; repeating it changes nothing.
@@ -161,9 +165,17 @@ class Enrolment:
             )
 
     async def _take_outbox(self, request: RegisterRequest) -> list[str]:
+        acknowledged = []
         for delivery in request.outbox:
-            await self._operations.deliver(request.worker_id, delivery)
-        return [f"{delivery.operation_id}:{delivery.attempt}" for delivery in request.outbox]
+            if not await self._missing_files(delivery):
+                await self._operations.deliver(request.worker_id, delivery)
+                acknowledged.append(f"{delivery.operation_id}:{delivery.attempt}")
+        return acknowledged
+
+    async def _missing_files(self, delivery: DeliverRequest) -> list[str]:
+        """Delivered files that the store lacks; a result whose files nobody has must not be published."""
+        digests = list(delivery.artifacts.values())
+        return await asyncio.to_thread(lambda: [d for d in digests if not self._artifacts.has(d)])
 
     def _record(self, endpoint: str, request: RegisterRequest) -> WorkerRecord:
         known = self._registry.find(request.worker_id)
@@ -190,12 +202,26 @@ class Enrolment:
         return [] if goes_on else [request.current_operation_id]
 
     async def report(self, worker_id: str, report: ReportRequest) -> ReportResponse:
-        """Take a change of state; what is delivered is durable when this returns, and the slot free."""
-        worker = self._registry.find(worker_id)
-        if worker is not None and worker.record.instance_id == report.instance_id:
+        """Take a change of state; what is delivered is durable when this returns, and the slot free.
+
+        Raises
+        ------
+        NotFound
+            If the worker is not registered.
+        Unavailable
+            If a delivered file was not uploaded yet; the delivery is to be repeated.
+        """
+        worker = self._registry.get(worker_id)  # an unknown worker is told so, and registers with its outbox
+        if worker.record.instance_id == report.instance_id:
             # before the delivery, because that frees the slot: a worker that leaves must not be chosen again
             self._registry.reported(worker, report.worker_status, delivered=report.delivery is not None)
         if report.delivery is not None:
+            if missing := await self._missing_files(report.delivery):
+                raise Unavailable(
+                    f"Artifact {missing[0]} of operation {report.delivery.operation_id} is not here: "
+                    "upload it, then report again.",
+                    1.0,
+                )
             await self._operations.deliver(worker_id, report.delivery)
         self._operations.wake()
         return ReportResponse(acknowledged=report.delivery is not None)

@@ -200,7 +200,7 @@ class OperationsService:
             view = view.model_copy(update={"progress": await self.progress.read(operation)})
         return view
 
-    async def list(self, query: OperationQuery) -> OperationList:
+    async def page(self, query: OperationQuery) -> OperationList:
         """A page, with the progress that is known without asking workers."""
         page = await self.store.page(query)
         views = []

@@ -81,7 +81,7 @@ def run_backend(
     parts: Parts | None = None,
     log_level: str = "INFO",
     access_log: bool = False,
-) -> None:
+) -> int:
     """Serve until SIGTERM or SIGINT; both stop it within a few seconds, work goes on at the workers.
 
     Parameters
@@ -90,6 +90,11 @@ def run_backend(
         A bound socket to serve instead of ``host`` and ``port``; then ``host`` still says who may ask.
     config
         Read from the environment where it is None.
+
+    Returns
+    -------
+    int
+        The exit code of a clean stop, 0.
 
     Raises
     ------
@@ -121,3 +126,4 @@ def run_backend(
         asyncio.run(server.serve(sockets=[owned]))
     if not server.started:
         raise InvalidSetting("The backend did not start; its log says why.")
+    return 0

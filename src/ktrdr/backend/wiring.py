@@ -12,18 +12,23 @@ from typing import Any
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.enrolment import Enrolment
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.hub import Hub
 from ktrdr.backend.operations import OperationsService
+from ktrdr.backend.orchestrator import BacktestingService, Resources, TrainingService
 from ktrdr.backend.registry import WorkerRegistry
+from ktrdr.backend.results import ResultsService
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.transports import AiohttpTransport, Transport
+from ktrdr.strategies import StrategyLibrary
+from ktrdr.strategies.library import example_root
 
 __all__ = ["Backend", "Parts"]
 
@@ -59,7 +64,7 @@ class Backend:
             config.control.health_timeout_s,
         )
         self.store = parts.store or SqlStore(
-            config.database or Path(config.home) / "ktrdr.db", max_failures=config.control.max_failures
+            config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures
         )
         self.operations = OperationsService(
             self.store, self.registry, self.fleet, self.hub, self.clock, config.control
@@ -74,9 +79,30 @@ class Backend:
             needs_probe=self.health.probe_soon,
         )
         self.enrolment = Enrolment(
-            config, self.operations, self.registry, self.health, self.fleet, self.clock
+            config, self.operations, self.registry, self.health, self.fleet, self.clock, self.artifacts
         )
+        self.results = ResultsService(self.operations, self.artifacts, self.registry, self.fleet)
+        self.data = DataService(config.home / "market", self.artifacts)
+        self.library = StrategyLibrary([*(config.strategy_roots or (config.home / "strategies",)), example_root()])
+        resources = Resources(
+            store=self.store,
+            registry=self.registry,
+            dispatcher=self.dispatcher,
+            data=self.data,
+            library=self.library,
+            artifacts=self.artifacts,
+            clock=self.clock,
+            random=self.random,
+        )
+        self.backtesting = BacktestingService(resources)
+        self.training = TrainingService(resources)
         self._loops: list[asyncio.Task[Any]] = []
+
+    def scratch(self) -> Path:
+        """Where uploads wait; on the disk of the data, which has room for them."""
+        folder = self.config.home / "uploads"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     async def start(self) -> None:
         """Read the ledger, take up what runs, start the loops."""

@@ -13,9 +13,7 @@ from ktrdr.backend.problems import MEDIA_TYPE
 from ktrdr.backend.wiring import Backend
 from ktrdr.protocol.messages import Problem
 
-__all__ = ["PROBLEMS", "Identifier", "Services", "json_answer"]
-
-Identifier = str
+__all__ = ["PROBLEMS", "Services", "etag_of", "json_answer", "known_etags"]
 
 
 def _backend(request: Request) -> Backend:
@@ -30,14 +28,24 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+def etag_of(body: bytes) -> str:
+    """The ETag of an answer's bytes."""
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def known_etags(request: Request) -> list[str]:
+    """What the client has already, by its If-None-Match."""
+    parts = request.headers.get("if-none-match", "").split(",")
+    return [part.strip().removeprefix("W/") for part in parts if part.strip()]
+
+
 def json_answer(
     message: BaseModel, request: Request, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """A message as JSON with its ETag; 304 without a body if the client has that one."""
-    body = message.model_dump_json(exclude_none=False).encode()
-    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    body = message.model_dump_json().encode()
+    etag = etag_of(body)
     sent = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
-    known = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
-    if status == 200 and etag in known:
+    if status == 200 and etag in known_etags(request):
         return Response(status_code=304, headers=sent)
     return Response(body, status, media_type="application/json", headers=sent)

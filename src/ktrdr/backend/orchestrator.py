@@ -1,0 +1,379 @@
+"""The submit path of every kind of work: resolve the request, record it, let it be dispatched.
+
+Whatever is wrong with a request is said here, before anything is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from random import Random
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ktrdr.artifacts import FileArtifactStore
+from ktrdr.backend.data import DataService
+from ktrdr.backend.dispatcher import Dispatcher
+from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
+from ktrdr.clock import Clock
+from ktrdr.datasets.plan import FeaturePlan
+from ktrdr.errors import (
+    Conflict,
+    FieldError,
+    InvalidInput,
+    InvalidModel,
+    NotFound,
+    NoWorkers,
+    TooFewBars,
+    Unavailable,
+)
+from ktrdr.models.bundle import BundleManifest, load_bundle, refuse_pickle
+from ktrdr.operations.ids import new_operation_id
+from ktrdr.operations.model import (
+    ModelRecord,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+    WorkerType,
+)
+from ktrdr.operations.store import OperationStore
+from ktrdr.protocol.requests import StartBacktest, StartTraining
+from ktrdr.protocol.specs import BacktestSpec, DatasetRef, JobSpec, TrainingSpec, canonical_json
+from ktrdr.strategies import Strategy, StrategyLibrary, parse_strategy, with_overrides
+from ktrdr.timeframe import Timeframe
+
+__all__ = ["BacktestingService", "Resources", "ServiceOrchestrator", "TrainingService"]
+
+R = TypeVar("R", StartBacktest, StartTraining)
+_NO_WORKERS = {
+    WorkerType.BACKTESTING: "No backtesting workers available. Start one: ktrdr worker start backtesting",
+    WorkerType.TRAINING: (
+        "No training workers available. Start GPU or CPU training workers: ktrdr worker start training"
+    ),
+}
+_NO_GPU = (
+    "No training workers with a GPU available. Start one on a machine with a GPU: ktrdr worker start training, "
+    "or leave require_gpu out."
+)
+_FEWEST_TO_TRAIN = 30  # ten rows for each part of the split; the split itself may ask for more
+_FEWEST_TO_TEST = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What the submit path reads and writes."""
+
+    store: OperationStore
+    registry: WorkerRegistry
+    dispatcher: Dispatcher
+    data: DataService
+    library: StrategyLibrary
+    artifacts: FileArtifactStore
+    clock: Clock
+    random: Random
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A resolved request."""
+
+    spec: JobSpec
+    requirements: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ServiceOrchestrator(ABC, Generic[R]):
+    """Validate, record, dispatch; subclasses say how their requests are resolved."""
+
+    operation_type: ClassVar[OperationType]
+
+    def __init__(self, resources: Resources) -> None:
+        self._use = resources
+
+    @abstractmethod
+    async def resolve(self, request: R) -> _Work:
+        """The work that the request means; raises what is wrong with it."""
+
+    async def submit(self, request: R, idempotency_key: str | None = None) -> Operation:
+        """Record the request as an operation and wake the dispatcher.
+
+        Raises
+        ------
+        InvalidInput, NotFound
+            If the request cannot be carried out as it is.
+        NoWorkers
+            If no worker of the needed type is registered and usable.
+        Unavailable
+            If all are busy and the request does not want to wait.
+        """
+        work = await self.resolve(request)
+        self._refuse_without_workers(work, reject=request.when_busy == "reject")
+        return await self.record(
+            canonical_json(work.spec),
+            requirements=work.requirements,
+            priority=request.priority,
+            idempotency_key=idempotency_key,
+        )
+
+    async def retry(self, earlier: Operation) -> Operation:
+        """The same work again, as a new operation that names the earlier one.
+
+        Raises
+        ------
+        Conflict
+            If the earlier one did not end failed or cancelled.
+        """
+        if earlier.status not in (OperationStatus.FAILED, OperationStatus.CANCELLED):
+            raise Conflict(
+                f"Operation {earlier.operation_id} is {earlier.status}; only a failed or cancelled one can be retried."
+            )
+        return await self.record(
+            await self._use.store.spec(earlier.spec_digest),
+            requirements=earlier.requirements,
+            priority=earlier.priority,
+            parent=earlier.operation_id,
+        )
+
+    async def record(
+        self,
+        spec: bytes,
+        *,
+        requirements: Mapping[str, Any],
+        priority: int,
+        parent: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Operation:
+        """Write the operation into the ledger; it is durable when this returns."""
+        use = self._use
+        new = NewOperation(
+            operation_id=new_operation_id(self.operation_type, use.clock, use.random),
+            operation_type=self.operation_type,
+            spec=spec,
+            priority=priority,
+            parent_operation_id=parent,
+            idempotency_key=idempotency_key,
+            requirements=requirements,
+        )
+        try:
+            operation = await use.store.submit(new, use.clock.now())
+        except Conflict as error:
+            if idempotency_key is None:
+                raise
+            raise InvalidInput(error.message) from None
+        use.dispatcher.wake()
+        return operation
+
+    def _refuse_without_workers(self, work: _Work, *, reject: bool) -> None:
+        kind, gpu = WORKER_TYPE[self.operation_type], bool(work.requirements.get("require_gpu"))
+        registry = self._use.registry
+        if not registry.usable(kind):
+            raise NoWorkers(_NO_WORKERS[kind])
+        if gpu and not registry.usable(kind, gpu=True):
+            raise NoWorkers(_NO_GPU)
+        if reject and registry.select(kind, require_gpu=gpu) is None:
+            raise Unavailable(f"Every {kind.value} worker is busy, and the request asked not to wait.", 5.0)
+
+    # --- parts of requests --------------------------------------------------------------------------------------
+
+    async def _strategy(self, request: R) -> Strategy | None:
+        """The strategy that the request names in one of three ways; None if in none."""
+        given = {
+            name: value
+            for name in ("strategy", "strategy_name", "strategy_config_path")
+            if (value := getattr(request, name)) is not None
+        }
+        if len(given) > 1:
+            names = " and ".join(given)
+            raise InvalidInput(
+                f"The request has {names}; give one of them.",
+                [FieldError(f"/{name}", "only one of these") for name in given],
+            )
+        if request.strategy is not None:
+            return await asyncio.to_thread(parse_strategy, request.strategy)
+        if request.strategy_config_path is not None:
+            return await asyncio.to_thread(self._use.library.get, _name_of_path(request.strategy_config_path))
+        if request.strategy_name is not None:
+            return await asyncio.to_thread(self._use.library.get, request.strategy_name)
+        return None
+
+    async def _datasets(self, symbol: str, timeframes: tuple[Timeframe, ...]) -> list[DatasetRef]:
+        return [
+            DatasetRef(
+                symbol=symbol,
+                timeframe=timeframe.value,
+                manifest=(await self._use.data.resolve(symbol, timeframe)).artifact,
+            )
+            for timeframe in timeframes
+        ]
+
+    async def _check_length(
+        self, plan: FeaturePlan, symbol: str, start: str | None, end: str | None, fewest: int, purpose: str
+    ) -> None:
+        """Refuse ranges without enough bars for the warm-up of every timeframe and ``fewest`` rows of the base."""
+        for timeframe in plan.timeframes:
+            manifest = await self._use.data.resolve(symbol, timeframe)
+            before, inside = await self._use.data.count(manifest, timeframe, start, end)
+            warmup = plan.warmup(timeframe)
+            rows = fewest if timeframe == plan.base_timeframe else 1
+            usable = min(inside, before + inside - warmup)
+            if usable >= rows:
+                continue
+            asked = f"{start or 'the first bar'} to {end or 'the last'}"
+            raise TooFewBars(
+                f"{symbol} {timeframe.value} has {inside} bars from {asked} and {before} before; the indicators need "
+                f"{warmup} to warm up and {purpose} at least {rows} more. Stored are {manifest.start:%Y-%m-%d} to "
+                f"{manifest.end:%Y-%m-%d}: widen the range or import more data."
+            )
+
+
+def _name_of_path(path: str) -> str:
+    """The strategy's name in ``NAME.yaml`` or ``strategies/NAME.yaml``; it can lead nowhere else."""
+    parts = PurePath(path.replace("\\", "/")).parts
+    inside = len(parts) == 1 or (len(parts) == 2 and parts[0] == "strategies")
+    if not inside or not parts[-1].endswith((".yaml", ".yml")):
+        raise InvalidInput(
+            f"strategy_config_path '{path}' must be NAME.yaml inside the backend's strategy folders. "
+            "Send the text as 'strategy', or a stored strategy's name as 'strategy_name'.",
+            [FieldError("/strategy_config_path", "not a file inside the strategy folders")],
+        )
+    return PurePath(parts[-1]).stem
+
+
+class TrainingService(ServiceOrchestrator[StartTraining]):
+    """Trainings: GPU workers first unless the request says otherwise."""
+
+    operation_type = OperationType.TRAINING
+
+    async def resolve(self, request: StartTraining) -> _Work:
+        strategy = await self._strategy(request)
+        if strategy is None:
+            raise InvalidInput(
+                "The request names no strategy: give strategy_name, strategy (YAML text) or strategy_config_path.",
+                [FieldError("/strategy_name", "missing")],
+            )
+        strategy = with_overrides(
+            strategy,
+            symbols=request.symbols,
+            timeframes=request.timeframes,
+            start_date=request.start_date,
+            end_date=request.end_date,
+            seed=request.seed,
+        )
+        plan = FeaturePlan.from_strategy(strategy)
+        start, end = strategy.training_data.start_date, strategy.training_data.end_date
+        first, last = (None if day is None else day.isoformat() for day in (start, end))
+        datasets: list[DatasetRef] = []
+        for symbol in strategy.symbols:
+            datasets += await self._datasets(symbol, strategy.timeframes)
+            await self._check_length(plan, symbol, first, last, _FEWEST_TO_TRAIN, "training needs")
+        spec = TrainingSpec(
+            strategy_name=strategy.name,
+            strategy=strategy.text,
+            symbols=list(strategy.symbols),
+            timeframes=[timeframe.value for timeframe in strategy.timeframes],
+            datasets=datasets,
+            start_date=first,
+            end_date=last,
+            seed=request.seed,
+        )
+        requirements = {"prefer_gpu": request.prefer_gpu, "require_gpu": request.require_gpu}
+        return _Work(spec, requirements)
+
+
+class BacktestingService(ServiceOrchestrator[StartBacktest]):
+    """Backtests of trained models."""
+
+    operation_type = OperationType.BACKTESTING
+
+    async def resolve(self, request: StartBacktest) -> _Work:
+        model = await self._named_model(request)
+        strategy = await self._strategy(request)
+        if strategy is None:
+            strategy = await self._strategy_of(model)
+        if request.timeframe is not None:
+            strategy = with_overrides(strategy, timeframes=request.timeframe)
+        if model is None:
+            model = await self._newest_model(strategy)
+        plan = FeaturePlan.from_strategy(strategy)
+        bundle = await self._bundle(model)
+        _check_fit(model, bundle, strategy, plan)
+        symbol = request.symbol or strategy.symbols[0]
+        datasets = await self._datasets(symbol, strategy.timeframes)
+        await self._check_length(
+            plan, symbol, request.start_date, request.end_date, _FEWEST_TO_TEST, "the backtest needs"
+        )
+        spec = BacktestSpec(
+            strategy_name=strategy.name,
+            strategy=strategy.text,
+            symbol=symbol,
+            timeframe=strategy.base_timeframe.value,
+            datasets=datasets,
+            model=model.bundle_digest,
+            model_id=model.model_id,
+            start_date=request.start_date,
+            end_date=request.end_date,
+            initial_capital=request.initial_capital,
+            commission=request.commission,
+            slippage=request.slippage,
+        )
+        return _Work(spec)
+
+    async def _named_model(self, request: StartBacktest) -> ModelRecord | None:
+        if request.model_path is not None:
+            refuse_pickle(request.model_path)
+            if request.model_id is not None and request.model_id != request.model_path:
+                raise InvalidInput("The request has model_id and model_path; give one of them.")
+        name = request.model_id or request.model_path
+        if name is None:
+            return None
+        try:
+            return await self._use.store.model(name)
+        except NotFound:
+            known = [record.model_id for record in await self._use.store.models()]
+            raise NotFound(
+                "model", name, valid=known, hint="'ktrdr models list' shows what there is"
+            ) from None
+
+    async def _strategy_of(self, model: ModelRecord | None) -> Strategy:
+        if model is None:
+            raise InvalidInput(
+                "The request names neither a strategy nor a model: give strategy_name, strategy or model_id.",
+                [FieldError("/strategy_name", "missing")],
+            )
+        bundle = await self._bundle(model)
+        return await asyncio.to_thread(parse_strategy, bundle.strategy, source=model.model_id)
+
+    async def _newest_model(self, strategy: Strategy) -> ModelRecord:
+        wanted = {timeframe.value for timeframe in strategy.timeframes}
+        models = await self._use.store.models(strategy.name)
+        for model in models:
+            if set(model.timeframes) == wanted:
+                return model
+        hint = f"Train one: ktrdr models train --strategy {strategy.name}"
+        if models:
+            hint += f" --timeframe {strategy.base_timeframe.value} (those there are for {', '.join(models[0].timeframes)})"
+        raise NotFound("model of strategy", strategy.name, hint=hint)
+
+    async def _bundle(self, model: ModelRecord) -> BundleManifest:
+        bundle = await asyncio.to_thread(load_bundle, self._use.artifacts, model.bundle_digest)
+        return bundle.manifest
+
+
+def _check_fit(model: ModelRecord, bundle: BundleManifest, strategy: Strategy, plan: FeaturePlan) -> None:
+    """A model fits a strategy if it reads exactly the strategy's features; other symbols are allowed."""
+    trained, wanted = bundle.training.base_timeframe, strategy.base_timeframe.value
+    if trained != wanted:
+        raise InvalidModel(
+            f"Model '{model.model_id}' was trained on {trained} bars and cannot judge {wanted} bars. "
+            f"Train one: ktrdr models train --strategy {strategy.name} --timeframe {wanted}"
+        )
+    if bundle.features.digest == plan.digest:
+        return
+    names = set(bundle.features.names) ^ set(plan.names)
+    differ = f"they differ in {', '.join(sorted(names)[:5])}" if names else "their parameters or sets differ"
+    raise InvalidModel(
+        f"Model '{model.model_id}' reads other inputs than strategy '{strategy.name}' defines ({differ}). "
+        f"Train it again: ktrdr models train --strategy {strategy.name}"
+    )

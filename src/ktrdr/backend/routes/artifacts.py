@@ -1,0 +1,102 @@
+"""Artifacts by digest: how bars, models and results travel."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, Response
+
+from ktrdr.artifacts import check_digest
+from ktrdr.backend.problems import problem_response
+from ktrdr.backend.routes.common import PROBLEMS, Services
+from ktrdr.errors import CorruptArtifact, InvalidInput
+from ktrdr.protocol.messages import Problem
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["artifacts"], responses=PROBLEMS)
+Digest = Annotated[str, Path(description="SHA-256 of the bytes, 64 lower-case hexadecimal digits")]
+_CHUNK = 1 << 20
+_RAW = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.api_route("/artifacts/{sha256}", methods=["GET", "HEAD"], response_class=FileResponse)
+async def get_artifact(sha256: Digest, request: Request, services: Services) -> Response:
+    """The bytes, verified against the digest before the first one is sent; Range is served."""
+    check_digest(sha256)
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, immutable, max-age=31536000"}
+    if f'"{sha256}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    path = await asyncio.to_thread(services.artifacts.path, sha256)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+
+@router.put("/artifacts/{sha256}", status_code=201, openapi_extra=_RAW)
+async def put_artifact(sha256: Digest, request: Request, services: Services) -> Response:
+    """Store bytes under their digest. The size must be declared; other bytes than the digest's are refused."""
+    check_digest(sha256)
+    size = _declared_size(request, services.config.max_artifact_bytes)
+    if isinstance(size, Response):
+        return size
+    if await asyncio.to_thread(services.artifacts.has, sha256):
+        async for _ in request.stream():  # read, so that the connection can be used again
+            pass
+        return Response(status_code=200)
+    with tempfile.TemporaryFile(dir=services.scratch()) as file:
+        received = await _spool(request, file)
+        if received != size:
+            raise InvalidInput(f"{size} bytes were declared and {received} came; nothing was stored.")
+        try:
+            await asyncio.to_thread(services.artifacts.put_stream, _chunks(file), sha256)
+        except CorruptArtifact as error:
+            raise InvalidInput(error.message) from None
+    return Response(status_code=201)
+
+
+def _declared_size(request: Request, limit: int) -> int | Response:
+    declared = request.headers.get("content-length", "")
+    if not declared.isdecimal():
+        detail = "Declare the size: Content-Length is required."
+        return problem_response(
+            Problem(
+                type="urn:ktrdr:problem:length-required", title="Length required", status=411, detail=detail
+            )
+        )
+    if int(declared) > limit:
+        detail = f"An artifact may have up to {limit:,} bytes, this one has {declared}."
+        return problem_response(
+            Problem(type="urn:ktrdr:problem:too-large", title="Too large", status=413, detail=detail)
+        )
+    return int(declared)
+
+
+async def _spool(request: Request, file: IO[bytes]) -> int:
+    """Stream the body to a file, written on a thread a megabyte at a time."""
+    received, pending = 0, bytearray()
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            pending += chunk
+            if len(pending) >= _CHUNK:
+                await asyncio.to_thread(file.write, bytes(pending))
+                pending.clear()
+    except ClientDisconnect:
+        return received
+    file.write(pending)
+    file.seek(0)
+    return received
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk

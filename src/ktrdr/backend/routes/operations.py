@@ -1,0 +1,195 @@
+"""Operations: lists, one operation, its results, metrics, logs and events; cancel, retry, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from ktrdr.backend.routes.common import PROBLEMS, Services, etag_of, json_answer, known_etags
+from ktrdr.backend.routes.starts import started
+from ktrdr.backend.wiring import Backend
+from ktrdr.operations.model import OperationStatus, OperationType
+from ktrdr.operations.store import OperationQuery
+from ktrdr.protocol.messages import MetricsView, OperationList, OperationView
+from ktrdr.protocol.requests import OperationStarted
+from ktrdr.protocol.resources import ResultsView, SpecView, TablePage
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["operations"], responses=PROBLEMS)
+Id = Annotated[str, Path(max_length=128)]
+_LONGEST_WAIT_S = 60.0
+_HEARTBEAT_S = 15.0
+
+
+@router.get("/operations", response_model=OperationList)
+async def list_operations(
+    request: Request,
+    services: Services,
+    status: Annotated[list[OperationStatus] | None, Query(description="may be repeated")] = None,
+    operation_type: OperationType | None = None,
+    worker_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: str | None = None,
+) -> Response:
+    """Operations, newest first."""
+    query = OperationQuery(
+        statuses=tuple(status or ()),
+        operation_type=operation_type,
+        worker_id=worker_id,
+        limit=limit,
+        cursor=cursor,
+    )
+    return json_answer(await services.operations.page(query), request)
+
+
+@router.get("/operations/{operation_id}", response_model=OperationView)
+async def get_operation(
+    operation_id: Id,
+    request: Request,
+    services: Services,
+    wait: Annotated[
+        float, Query(ge=0, le=_LONGEST_WAIT_S, description="seconds to wait for a change at most")
+    ] = 0.0,
+) -> Response:
+    """One operation; its progress is at most a second old.
+
+    With ``wait`` it answers when the operation has ended, or, if the request carries ``If-None-Match``, at the first
+    change, or when the time is over.
+    """
+    view = await _wait(services, operation_id, wait, known_etags(request)) if wait else None
+    return json_answer(view or await services.operations.view(operation_id), request)
+
+
+async def _wait(services: Backend, operation_id: str, seconds: float, known: list[str]) -> OperationView:
+    clock, deadline = services.clock, services.clock.monotonic() + seconds
+    with services.hub.listen(operation_id) as changed:
+        while True:
+            changed.clear()
+            view = await services.operations.view(operation_id)
+            left = deadline - clock.monotonic()
+            news = bool(known) and etag_of(view.model_dump_json().encode()) not in known
+            if view.status.terminal or news or left <= 0 or services.hub.closed.is_set():
+                return view
+            await _either(changed, min(left, services.config.control.progress_ttl_s))
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), max(seconds, 0.01))
+    except TimeoutError:
+        return
+
+
+@router.get("/operations/{operation_id}/results", response_model=ResultsView)
+async def get_results(operation_id: Id, request: Request, services: Services) -> Response:
+    """The result of a completed operation; 409 as long as there is none."""
+    return json_answer(await services.results.result(operation_id), request)
+
+
+@router.get("/operations/{operation_id}/results/{table}", response_model=TablePage)
+async def get_table(
+    operation_id: Id,
+    table: Literal["trades", "equity"],
+    request: Request,
+    services: Services,
+    output: Annotated[Literal["json", "csv"] | None, Query(alias="format")] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    cursor: str | None = None,
+) -> Response:
+    """Trades or equity: pages of JSON, or all of it as CSV (``?format=csv`` or ``Accept: text/csv``)."""
+    if output == "csv" or (output is None and "text/csv" in request.headers.get("accept", "")):
+        pieces = await services.results.csv(operation_id, table)
+        name = f'attachment; filename="{operation_id}-{table}.csv"'
+        return StreamingResponse(pieces, media_type="text/csv", headers={"Content-Disposition": name})
+    return json_answer(await services.results.table(operation_id, table, limit, cursor), request)
+
+
+@router.get("/operations/{operation_id}/metrics", response_model=MetricsView)
+async def get_metrics(
+    operation_id: Id, request: Request, services: Services, cursor: Annotated[int, Query(ge=0)] = 0
+) -> Response:
+    """Metrics records from ``cursor`` on, under ``epochs`` (training) or ``bars`` (backtests); ask again with
+    ``next_cursor``."""
+    return json_answer(await services.results.metrics(operation_id, cursor), request)
+
+
+@router.get("/operations/{operation_id}/logs")
+async def get_logs(operation_id: Id, services: Services) -> Response:
+    """The job's log as text."""
+    return Response(await services.results.log(operation_id), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/operations/{operation_id}/spec", response_model=SpecView)
+async def get_spec(operation_id: Id, services: Services) -> Response:
+    """The resolved specification, in the form that a worker's start route takes."""
+    operation = await services.store.get(operation_id)
+    spec = await services.store.spec(operation.spec_digest)
+    return Response(b'{"spec":' + spec + b"}", media_type="application/json")
+
+
+@router.get("/operations/{operation_id}/events", response_class=StreamingResponse)
+async def get_events(
+    operation_id: Id,
+    services: Services,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Server-sent events ``operation``, each the whole operation, at every change; the stream ends with it.
+
+    The id names the state, so a client that comes back with ``Last-Event-ID`` gets nothing twice; 204 tells it that
+    there is nothing more to come.
+    """
+    view = await services.operations.view(operation_id)
+    if view.status.terminal and last_event_id == _event_id(view):
+        return Response(status_code=204)
+    stream = _events(services, operation_id, last_event_id)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+async def _events(services: Backend, operation_id: str, last: str | None) -> AsyncIterator[str]:
+    clock = services.clock
+    spoke_at = clock.monotonic()
+    with services.hub.listen(operation_id) as changed:
+        while not services.hub.closed.is_set():
+            changed.clear()
+            view = await services.operations.view(operation_id)
+            now = _event_id(view)
+            if now != last:
+                yield f"id: {now}\nevent: operation\ndata: {view.model_dump_json()}\n\n"
+                last, spoke_at = now, clock.monotonic()
+            elif clock.monotonic() - spoke_at >= _HEARTBEAT_S:
+                yield ": still here\n\n"
+                spoke_at = clock.monotonic()
+            if view.status.terminal:
+                return
+            await _either(changed, services.config.control.progress_ttl_s)
+
+
+def _event_id(view: OperationView) -> str:
+    return etag_of(view.model_dump_json().encode()).strip('"')
+
+
+@router.post("/operations/{operation_id}/cancel", response_model=OperationView, status_code=202)
+@router.delete("/operations/{operation_id}/cancel", response_model=OperationView, status_code=202)
+async def cancel_operation(operation_id: Id, request: Request, services: Services) -> Response:
+    """Ask for the operation's end. Answers at once and may be repeated; an operation that has ended stays as it is."""
+    return json_answer(await services.operations.cancel(operation_id), request, status=202)
+
+
+@router.post("/operations/{operation_id}/retry", response_model=OperationStarted, status_code=202)
+async def retry_operation(operation_id: Id, request: Request, services: Services) -> Response:
+    """Run a failed or cancelled operation again, as a new one with ``parent_operation_id``."""
+    earlier = await services.store.get(operation_id)
+    service = services.training if earlier.operation_type is OperationType.TRAINING else services.backtesting
+    return await started(services, await service.retry(earlier), request)
+
+
+@router.delete("/operations/{operation_id}", status_code=204)
+async def delete_operation(operation_id: Id, services: Services) -> None:
+    """Forget an operation that has ended."""
+    await services.operations.delete(operation_id)
