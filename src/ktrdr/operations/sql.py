@@ -208,7 +208,7 @@ class SqlStore(OperationStore):
 
 
 def _in(status: OperationStatus) -> ColumnElement[bool]:
-    """``status = 'x'`` with the value in the SQL text: SQLite matches partial indexes to literals only."""
+    """``status = 'x'`` with the value in the SQL text: a plan made for any status could not use a partial index."""
     return operations.c.status == literal(status.value, literal_execute=True)
 
 
