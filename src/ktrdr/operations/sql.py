@@ -59,7 +59,7 @@ __all__ = ["SqlStore"]
 T = TypeVar("T")
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _READERS = 2
-_PLACE = tuple_(operations.c.created_us, operations.c.operation_id)
+_place = tuple_(operations.c.created_us, operations.c.operation_id)
 _OLDEST_FIRST = (operations.c.created_us, operations.c.operation_id)
 _DISPATCH_ORDER = (operations.c.priority.desc(), *_OLDEST_FIRST)
 
@@ -265,7 +265,7 @@ def _page(connection: Connection, *, query: OperationQuery) -> OperationPage:
         wanted.append(operations.c.worker_id == query.worker_id)
     total = connection.scalar(select(func.count()).select_from(operations).where(and_(True, *wanted))) or 0
     if query.cursor is not None:
-        wanted.append(decode_cursor(query.cursor) > _PLACE)
+        wanted.append(_place < decode_cursor(query.cursor))
     rows = select(operations).where(and_(True, *wanted))
     rows = rows.order_by(*(column.desc() for column in _OLDEST_FIRST)).limit(limit + 1)
     found = [operation_from_row(row) for row in connection.execute(rows).mappings()]
@@ -292,7 +292,7 @@ def _queue_position(connection: Connection, *, operation_id: str) -> int | None:
         return None
     before = or_(
         operations.c.priority > operation.priority,
-        and_(operations.c.priority == operation.priority, place_of(operation) > _PLACE),
+        and_(operations.c.priority == operation.priority, _place < place_of(operation)),
     )
     mine = operations.c.operation_type == operation.operation_type.value
     query = select(func.count()).select_from(operations).where(_in(OperationStatus.PENDING), mine, before)
