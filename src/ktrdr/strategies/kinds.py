@@ -152,7 +152,7 @@ class Number(Kind):
 
     def _range(self, before: str = "") -> str:
         limits = ((">=", self.least), (">", self.above), ("<=", self.most), ("<", self.below))
-        said = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+        said = " and ".join(f"{sign} {limit:,}" for sign, limit in limits if limit is not None)
         return f"{before}{said}" if said else ""
 
     def json(self) -> dict[str, Any]:

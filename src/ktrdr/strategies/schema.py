@@ -43,9 +43,10 @@ class LongForm(Kind):
         if not isinstance(node, MapNode):
             values = self.short.read(node, faults)
             return values if values is FAULTY or not self.base else (values, None)
-        return self._variant().read(node, faults)
+        return self.variant().read(node, faults)
 
-    def _variant(self) -> Variant:
+    def variant(self) -> Variant:
+        """The long form's keys, by `mode`."""
         single, multi = _MODES[self.noun]
         one = Key(self.noun, self.short.inner, f"The only {self.noun}.", required=True)
         many = Key(
@@ -79,7 +80,7 @@ class LongForm(Kind):
         return [("base_timeframe", f"'{made[1]}' is not one of list ({', '.join(made[0])})")]
 
     def json(self) -> dict[str, Any]:
-        return {"anyOf": [self.short.json(), self._variant().json()]}
+        return {"anyOf": [self.short.json(), self.variant().json()]}
 
     def words(self) -> tuple[str, str]:
         kind, limits = self.short.words()
