@@ -23,16 +23,12 @@ from ktrdr.errors import (
     Conflict,
     FieldError,
     InvalidInput,
-    InvalidModel,
-    NotFound,
     NoWorkers,
     TooFewBars,
     Unavailable,
 )
-from ktrdr.models.bundle import BundleManifest, load_bundle, refuse_pickle
 from ktrdr.operations.ids import new_operation_id
 from ktrdr.operations.model import (
-    ModelRecord,
     NewOperation,
     Operation,
     OperationStatus,
@@ -41,11 +37,11 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.requests import StartBacktest, StartTraining
-from ktrdr.protocol.specs import BacktestSpec, DatasetRef, JobSpec, TrainingSpec, canonical_json
-from ktrdr.strategies import Strategy, StrategyLibrary, parse_strategy, with_overrides
+from ktrdr.protocol.specs import DatasetRef, JobSpec, canonical_json
+from ktrdr.strategies import Strategy, StrategyLibrary, parse_strategy
 from ktrdr.timeframe import Timeframe
 
-__all__ = ["BacktestingService", "Resources", "ServiceOrchestrator", "TrainingService"]
+__all__ = ["Resources", "ServiceOrchestrator", "Work"]
 
 R = TypeVar("R", StartBacktest, StartTraining)
 _NO_WORKERS = {
@@ -58,8 +54,6 @@ _NO_GPU = (
     "No training workers with a GPU available. Start one on a machine with a GPU: ktrdr worker start training, "
     "or leave require_gpu out."
 )
-_FEWEST_TO_TRAIN = 30  # ten rows for each part of the split; the split itself may ask for more
-_FEWEST_TO_TEST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +71,7 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Work:
     """A resolved request."""
 
     spec: JobSpec
@@ -93,7 +87,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
         self._use = resources
 
     @abstractmethod
-    async def resolve(self, request: R) -> _Work:
+    async def resolve(self, request: R) -> Work:
         """The work that the request means; raises what is wrong with it."""
 
     async def submit(self, request: R, idempotency_key: str | None = None) -> Operation:
@@ -165,7 +159,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
         use.dispatcher.wake()
         return operation
 
-    def _refuse_without_workers(self, work: _Work, *, reject: bool) -> None:
+    def _refuse_without_workers(self, work: Work, *, reject: bool) -> None:
         kind, gpu = WORKER_TYPE[self.operation_type], bool(work.requirements.get("require_gpu"))
         registry = self._use.registry
         if not registry.usable(kind):
@@ -239,141 +233,3 @@ def _name_of_path(path: str) -> str:
             [FieldError("/strategy_config_path", "not a file inside the strategy folders")],
         )
     return PurePath(parts[-1]).stem
-
-
-class TrainingService(ServiceOrchestrator[StartTraining]):
-    """Trainings: GPU workers first unless the request says otherwise."""
-
-    operation_type = OperationType.TRAINING
-
-    async def resolve(self, request: StartTraining) -> _Work:
-        strategy = await self._strategy(request)
-        if strategy is None:
-            raise InvalidInput(
-                "The request names no strategy: give strategy_name, strategy (YAML text) or strategy_config_path.",
-                [FieldError("/strategy_name", "missing")],
-            )
-        strategy = with_overrides(
-            strategy,
-            symbols=request.symbols,
-            timeframes=request.timeframes,
-            start_date=request.start_date,
-            end_date=request.end_date,
-            seed=request.seed,
-        )
-        plan = FeaturePlan.from_strategy(strategy)
-        start, end = strategy.training_data.start_date, strategy.training_data.end_date
-        first, last = (None if day is None else day.isoformat() for day in (start, end))
-        datasets: list[DatasetRef] = []
-        for symbol in strategy.symbols:
-            datasets += await self._datasets(symbol, strategy.timeframes)
-            await self._check_length(plan, symbol, first, last, _FEWEST_TO_TRAIN, "training needs")
-        spec = TrainingSpec(
-            strategy_name=strategy.name,
-            strategy=strategy.text,
-            symbols=list(strategy.symbols),
-            timeframes=[timeframe.value for timeframe in strategy.timeframes],
-            datasets=datasets,
-            start_date=first,
-            end_date=last,
-            seed=request.seed,
-        )
-        requirements = {"prefer_gpu": request.prefer_gpu, "require_gpu": request.require_gpu}
-        return _Work(spec, requirements)
-
-
-class BacktestingService(ServiceOrchestrator[StartBacktest]):
-    """Backtests of trained models."""
-
-    operation_type = OperationType.BACKTESTING
-
-    async def resolve(self, request: StartBacktest) -> _Work:
-        model = await self._named_model(request)
-        strategy = await self._strategy(request)
-        if strategy is None:
-            strategy = await self._strategy_of(model)
-        if request.timeframe is not None:
-            strategy = with_overrides(strategy, timeframes=request.timeframe)
-        if model is None:
-            model = await self._newest_model(strategy)
-        plan = FeaturePlan.from_strategy(strategy)
-        bundle = await self._bundle(model)
-        _check_fit(model, bundle, strategy, plan)
-        symbol = request.symbol or strategy.symbols[0]
-        datasets = await self._datasets(symbol, strategy.timeframes)
-        await self._check_length(
-            plan, symbol, request.start_date, request.end_date, _FEWEST_TO_TEST, "the backtest needs"
-        )
-        spec = BacktestSpec(
-            strategy_name=strategy.name,
-            strategy=strategy.text,
-            symbol=symbol,
-            timeframe=strategy.base_timeframe.value,
-            datasets=datasets,
-            model=model.bundle_digest,
-            model_id=model.model_id,
-            start_date=request.start_date,
-            end_date=request.end_date,
-            initial_capital=request.initial_capital,
-            commission=request.commission,
-            slippage=request.slippage,
-        )
-        return _Work(spec)
-
-    async def _named_model(self, request: StartBacktest) -> ModelRecord | None:
-        if request.model_path is not None:
-            refuse_pickle(request.model_path)
-            if request.model_id is not None and request.model_id != request.model_path:
-                raise InvalidInput("The request has model_id and model_path; give one of them.")
-        name = request.model_id or request.model_path
-        if name is None:
-            return None
-        try:
-            return await self._use.store.model(name)
-        except NotFound:
-            known = [record.model_id for record in await self._use.store.models()]
-            raise NotFound(
-                "model", name, valid=known, hint="'ktrdr models list' shows what there is"
-            ) from None
-
-    async def _strategy_of(self, model: ModelRecord | None) -> Strategy:
-        if model is None:
-            raise InvalidInput(
-                "The request names neither a strategy nor a model: give strategy_name, strategy or model_id.",
-                [FieldError("/strategy_name", "missing")],
-            )
-        bundle = await self._bundle(model)
-        return await asyncio.to_thread(parse_strategy, bundle.strategy, source=model.model_id)
-
-    async def _newest_model(self, strategy: Strategy) -> ModelRecord:
-        wanted = {timeframe.value for timeframe in strategy.timeframes}
-        models = await self._use.store.models(strategy.name)
-        for model in models:
-            if set(model.timeframes) == wanted:
-                return model
-        hint = f"Train one: ktrdr models train --strategy {strategy.name}"
-        if models:
-            hint += f" --timeframe {strategy.base_timeframe.value} (those there are for {', '.join(models[0].timeframes)})"
-        raise NotFound("model of strategy", strategy.name, hint=hint)
-
-    async def _bundle(self, model: ModelRecord) -> BundleManifest:
-        bundle = await asyncio.to_thread(load_bundle, self._use.artifacts, model.bundle_digest)
-        return bundle.manifest
-
-
-def _check_fit(model: ModelRecord, bundle: BundleManifest, strategy: Strategy, plan: FeaturePlan) -> None:
-    """A model fits a strategy if it reads exactly the strategy's features; other symbols are allowed."""
-    trained, wanted = bundle.training.base_timeframe, strategy.base_timeframe.value
-    if trained != wanted:
-        raise InvalidModel(
-            f"Model '{model.model_id}' was trained on {trained} bars and cannot judge {wanted} bars. "
-            f"Train one: ktrdr models train --strategy {strategy.name} --timeframe {wanted}"
-        )
-    if bundle.features.digest == plan.digest:
-        return
-    names = set(bundle.features.names) ^ set(plan.names)
-    differ = f"they differ in {', '.join(sorted(names)[:5])}" if names else "their parameters or sets differ"
-    raise InvalidModel(
-        f"Model '{model.model_id}' reads other inputs than strategy '{strategy.name}' defines ({differ}). "
-        f"Train it again: ktrdr models train --strategy {strategy.name}"
-    )

@@ -23,6 +23,7 @@ __all__ = ["ResultsService", "Table"]
 
 Table = Literal["trades", "equity"]
 _METRICS_KEY = {OperationType.TRAINING: "epochs", OperationType.BACKTESTING: "bars"}
+_LIVE = (OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _CSV_ROWS = 50_000
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -86,7 +87,7 @@ class ResultsService:
     async def metrics(self, operation_id: str, cursor: int) -> MetricsView:
         """Metrics records from ``cursor`` on: of the running job from its worker, of a finished one from its file."""
         operation = await self._operations.store.get(operation_id)
-        if operation.status is OperationStatus.RUNNING:
+        if operation.status in _LIVE:
             try:
                 return await self._fleet.of(self._worker(operation)).metrics(operation_id, cursor)
             except (NotFound, Conflict):
@@ -105,7 +106,7 @@ class ResultsService:
         operation = await self._operations.store.get(operation_id)
         if (digest := operation.artifacts.get("log")) is not None:
             return await asyncio.to_thread(self._artifacts.read, digest)
-        if operation.status in (OperationStatus.RUNNING, OperationStatus.CANCELLING):
+        if operation.status in _LIVE:
             try:
                 return await self._fleet.of(self._worker(operation)).log(operation_id)
             except KtrdrError:

@@ -19,16 +19,16 @@ from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.hub import Hub
 from ktrdr.backend.operations import OperationsService
-from ktrdr.backend.orchestrator import BacktestingService, Resources, TrainingService
+from ktrdr.backend.orchestrator import Resources
 from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.backend.results import ResultsService
+from ktrdr.backend.services import BacktestingService, TrainingService
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.transports import AiohttpTransport, Transport
-from ktrdr.strategies import StrategyLibrary
-from ktrdr.strategies.library import example_root
+from ktrdr.strategies import StrategyLibrary, example_root
 
 __all__ = ["Backend", "Parts"]
 
@@ -83,7 +83,9 @@ class Backend:
         )
         self.results = ResultsService(self.operations, self.artifacts, self.registry, self.fleet)
         self.data = DataService(config.home / "market", self.artifacts)
-        self.library = StrategyLibrary([*(config.strategy_roots or (config.home / "strategies",)), example_root()])
+        self.library = StrategyLibrary(
+            [*(config.strategy_roots or (config.home / "strategies",)), example_root()]
+        )
         resources = Resources(
             store=self.store,
             registry=self.registry,

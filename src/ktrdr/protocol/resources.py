@@ -85,12 +85,14 @@ class SignalView(Message):
     model_id: str
     symbol: str
     timeframe: str
-    time: datetime = Field(description="when the bar closed")
-    close: float | None = None
-    action: str
-    confidence: float
+    time: datetime = Field(description="when the bar closed and the signal was known")
+    bar_opened_at: datetime
+    close: float
+    action: str = Field(description="BUY, HOLD or SELL, after the threshold")
+    confidence: float = Field(description="probability of the most probable class")
+    threshold: float
     probabilities: dict[str, float]
-    memberships: dict[str, float | None]
+    memberships: dict[str, float] = Field(description="what the network saw, by feature")
 
 
 class StrategySummary(Message):

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
-from ktrdr.errors import NotFound
+from ktrdr.backend.services import find_model
+from ktrdr.backend.signals import latest_signal_of
 from ktrdr.operations.model import ModelRecord
-from ktrdr.protocol.resources import ModelList, ModelView
+from ktrdr.protocol.resources import ModelList, ModelView, SignalView
 
 __all__ = ["router"]
 
@@ -43,11 +44,17 @@ async def list_models(
 @router.get("/models/{model_id}", response_model=ModelView)
 async def get_model(model_id: Id, request: Request, services: Services) -> Response:
     """One model: what it was trained on, with what result."""
-    try:
-        model = await services.store.model(model_id)
-    except NotFound:
-        known = [other.model_id for other in await services.store.models()]
-        raise NotFound(
-            "model", model_id, valid=known, hint="'ktrdr models list' shows what there is"
-        ) from None
-    return json_answer(_view(model), request)
+    return json_answer(_view(await find_model(services.store, model_id)), request)
+
+
+@router.get("/models/{model_id}/signal", response_model=SignalView)
+async def get_signal(
+    model_id: Id,
+    request: Request,
+    services: Services,
+    symbol: Annotated[str | None, Query(max_length=64, description="default: the model's first")] = None,
+) -> Response:
+    """What the model says on the newest stored bar of a symbol."""
+    model = await find_model(services.store, model_id)
+    signal = await latest_signal_of(model, symbol or model.symbols[0], services.data, services.artifacts)
+    return json_answer(signal, request)
