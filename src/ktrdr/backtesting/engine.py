@@ -71,10 +71,13 @@ class BacktestingEngine:
         time_T = bars.time[first:]
         for begin in range(0, total, self.chunk_bars):
             end = min(begin + self.chunk_bars, total)
-            log.reserve(state[0], end - begin + 1)  # one more: the close at the end
-            kernel.advance(market, rules, state, equity_T, log.fills, log.trades, begin, end)
+            done = begin
+            while done < end:
+                log.make_room(state[0])
+                done = kernel.advance(market, rules, state, equity_T, log.fills, log.trades, done, end)
             yield _progress(self.config, state[0], end, total, time_T, equity_T)
         if self.config.at_end == "close":
+            log.make_room(state[0])
             kernel.finish(market, rules, state, equity_T, log.fills, log.trades)
         return self._result(bars, market, state[0], equity_T, log, first, bars_per_year)
 
@@ -198,19 +201,19 @@ class _Log:
     """Fills and trades of a run, in two arrays that grow by doubling."""
 
     def __init__(self) -> None:
-        self.fills: Any = np.empty(0, dtype=kernel.FILL)
-        self.trades: Any = np.empty(0, dtype=kernel.TRADE)
+        self.fills: Any = np.empty(1024, dtype=kernel.FILL)
+        self.trades: Any = np.empty(1024, dtype=kernel.TRADE)
 
-    def reserve(self, state: Any, bars: int) -> None:
-        """Make room for whatever ``bars`` more bars can record."""
-        self.fills = _grown(self.fills, int(state.fills), kernel.FILLS_PER_BAR * bars)
-        self.trades = _grown(self.trades, int(state.trades), kernel.TRADES_PER_BAR * bars)
+    def make_room(self, state: Any) -> None:
+        """See that the kernel can record at least one more step."""
+        self.fills = _grown(self.fills, int(state.fills))
+        self.trades = _grown(self.trades, int(state.trades))
 
 
-def _grown(records: Any, used: int, more: int) -> Any:
-    if used + more <= len(records):
+def _grown(records: Any, used: int) -> Any:
+    if used + kernel.ROOM <= len(records):
         return records
-    larger = np.empty(max(used + more, 2 * len(records)), dtype=records.dtype)
+    larger = np.empty(2 * len(records), dtype=records.dtype)
     larger[:used] = records[:used]
     return larger
 

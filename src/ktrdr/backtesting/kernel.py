@@ -34,7 +34,7 @@ SIGNAL, STOP_LOSS, TAKE_PROFIT, TRAILING_STOP, TIME, END, RUIN, ENTRY = range(8)
 EXIT_ORDER, BUY_ORDER, SELL_ORDER = 1, 2, 4  # bits of the pending order
 FRACTION, UNITS, CASH, RISK = range(4)
 NEVER = -(2**62)
-FILLS_PER_BAR, TRADES_PER_BAR = 3, 2  # at most: an exit and an entry at the open, then a stop
+ROOM = 4  # records one step may add: an exit and an entry at the open, then a stop; and the close at the end
 LOOK_AHEAD = 512  # bars; bounds what is looked at twice when a stop comes before the next signal
 
 TRADE = np.dtype(
@@ -395,16 +395,16 @@ def advance(
     trades: Any,
     begin: int,
     end: int,
-) -> None:
-    """Simulate bars ``begin..end-1``, carrying ``state``.
+) -> int:
+    """Simulate bars ``begin..end-1``, carrying ``state``; returns the first bar not done.
 
-    All arrays share the rows of the market's. Records are appended at ``state.fills`` and ``state.trades``; there
-    must be room for :data:`FILLS_PER_BAR` and :data:`TRADES_PER_BAR` more a bar.
+    All arrays share the rows of the market's. Records are appended at ``state.fills`` and ``state.trades``; when
+    either array might not hold those of one more step, the loop stops early and wants larger ones.
     """
     open_T, high_T, low_T, close_T, signal_T, confidence_T, atr_T, half_T, _ = market
     st = state[0]
     t = begin
-    while t < end:
+    while t < end and st.fills + ROOM <= len(fills) and st.trades + ROOM <= len(trades):
         pending = st.pending
         if pending:
             st.pending = 0
@@ -429,6 +429,7 @@ def advance(
             confidence = confidence_T[stop_at] if len(confidence_T) else math.nan
             decide(rules, st, stop_at, signal_T[stop_at], close_T[stop_at], atr, confidence)
         t = after
+    return t
 
 
 @compiled
