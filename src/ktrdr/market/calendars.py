@@ -177,17 +177,23 @@ def bars_per_year(calendar: str, timeframe: Timeframe, start: datetime, end: dat
 @lru_cache(maxsize=256)
 def _exchange_bars_per_year(calendar: str, timeframe: Timeframe, first: int, last: int) -> float:
     sessions = exchange_sessions(calendar, first, last)
-    years = len(np.unique(sessions.dates.astype("datetime64[us]").astype("datetime64[Y]")))
-    if not years:
+    year, within = np.divmod(
+        sessions.dates.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64), 12
+    )
+    # Years at the edge of what the calendar knows would count as thin; whole ones have a January and a December.
+    whole = np.intersect1d(year[within == 0], year[within == 11])
+    years = whole if len(whole) else np.unique(year)
+    if not len(years):
         raise InvalidInput(
             f"The calendar {calendar} knows no sessions in {first}..{last}; choose other dates."
         )
+    counted = np.isin(year, years)
     if timeframe is Timeframe.W1:
-        return len(np.unique(monday_of(sessions.dates))) / years
+        return len(np.unique(monday_of(sessions.dates[counted]))) / len(years)
     if timeframe is Timeframe.D1:
-        return len(sessions.dates) / years
-    lengths = sessions.closes - sessions.opens
-    return math.fsum(np.ceil(lengths / timeframe.microseconds)) / years
+        return int(counted.sum()) / len(years)
+    lengths = sessions.closes[counted] - sessions.opens[counted]
+    return math.fsum(np.ceil(lengths / timeframe.microseconds)) / len(years)
 
 
 def _year(moment: int) -> int:

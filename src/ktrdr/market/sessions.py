@@ -54,10 +54,7 @@ def _check_code(code: str) -> None:
         )
 
 
-def _open_calendar(code: str, first_year: int | None, last_year: int | None) -> Any:
-    limits: dict[str, str] = {}
-    if first_year is not None and last_year is not None:
-        limits = {"start": f"{first_year}-01-01", "end": f"{last_year}-12-31"}
+def _open_calendar(code: str, **limits: str) -> Any:
     with warnings.catch_warnings():
         # exchange_calendars 4 uses a pandas accessor that pandas 3 announces to change; its result is right.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -77,12 +74,12 @@ def exchange_zone(code: str) -> str:
     if code in _KNOWN_ZONES:
         return _KNOWN_ZONES[code]
     _check_code(code)
-    return str(_open_calendar(code, None, None).tz)
+    return str(_open_calendar(code).tz)
 
 
 @lru_cache(maxsize=64)
 def exchange_sessions(code: str, first_year: int, last_year: int) -> Sessions:
-    """The sessions of whole years, as far as the library knows them (older or later years are left out).
+    """The sessions of whole years, as far as the library knows them (what is earlier or later is left out).
 
     Raises
     ------
@@ -90,14 +87,15 @@ def exchange_sessions(code: str, first_year: int, last_year: int) -> Sessions:
         If the code is unknown.
     """
     _check_code(code)
-    default = _open_calendar(code, None, None)
+    default = _open_calendar(code)
     lower, upper = default.bound_min(), default.bound_max()
-    first = first_year if lower is None else max(first_year, lower.year + (lower.dayofyear > 1))
-    last = last_year if upper is None else min(last_year, upper.year - (upper.dayofyear < 365))
+    # ISO dates compare as text.
+    first = max(f"{first_year:04d}-01-01", "" if lower is None else f"{lower:%Y-%m-%d}")
+    last = min(f"{last_year:04d}-12-31", "9999" if upper is None else f"{upper:%Y-%m-%d}")
     if first > last:
         empty = np.empty(0, dtype=np.int64)
         return Sessions(empty, empty, empty)
-    calendar = _open_calendar(code, first, last)
+    calendar = _open_calendar(code, start=first, end=last)
     schedule = calendar.schedule
     return Sessions(
         _microseconds(schedule.index),

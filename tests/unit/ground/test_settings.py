@@ -55,7 +55,7 @@ def test_the_token_may_come_from_a_file(tmp_path: Path) -> None:
     file.write_text("\n")
     assert api_token({"KTRDR_API_TOKEN_FILE": str(file)}) is None
     assert api_token({}) is None
-    with pytest.raises(InvalidSetting, match="KTRDR_API_TOKEN_FILE=.* cannot be read: No such file"):
+    with pytest.raises(InvalidSetting, match=r"KTRDR_API_TOKEN_FILE=.* cannot be read: No such file"):
         api_token({"KTRDR_API_TOKEN_FILE": str(tmp_path / "absent")})
 
 
