@@ -62,7 +62,7 @@ class Bell(MembershipFunction):
 
     References
     ----------
-    Jang (1993), ANFIS, IEEE Transactions on Systems, Man and Cybernetics 23(3), eq. 2.
+    Jang (1993), ANFIS, IEEE Transactions on Systems, Man and Cybernetics 23(3).
     """
 
     type: ClassVar[str] = "bell"

@@ -94,12 +94,7 @@ def _plateau_faults(*points: float) -> list[FieldError]:
 @final
 @dataclass(frozen=True, slots=True)
 class Triangular(MembershipFunction):
-    """0 at ``a``, 1 at ``b``, 0 at ``c``; ``a = -inf`` or ``c = inf`` keeps that side at 1; ``a = b`` is a step.
-
-    References
-    ----------
-    Zadeh (1965), Fuzzy Sets, Information and Control 8.
-    """
+    """0 at ``a``, 1 at ``b``, 0 at ``c``; ``a = -inf`` or ``c = inf`` keeps that side at 1; ``a = b`` is a step."""
 
     type: ClassVar[str] = "triangular"
     a: float
@@ -175,7 +170,7 @@ class SShape(MembershipFunction):
 
     References
     ----------
-    Zadeh (1975), Calculus of fuzzy restrictions, eq. 2.19 (the S-function).
+    Zadeh (1975), Calculus of fuzzy restrictions (the S-function).
     """
 
     type: ClassVar[str] = "s_shape"

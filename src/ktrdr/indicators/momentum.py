@@ -71,10 +71,10 @@ RSI = IndicatorSpec(
     origin="recursive",
     bounds=(0.0, 100.0),
     formula=(
-        "100 G/(G + L), G and L Wilder's means of rises and falls, seeded with the mean of the first `period` changes"
+        "100 G/(G + L), G and L Wilder's means of rises and falls, seeded with the mean of the first period changes"
     ),
     flat="50 (TA-Lib: 0)",
-    reference="Wilder (1978), section VI",
+    reference="Wilder, New Concepts in Technical Trading Systems (1978), section VI",
 )
 
 ROC = IndicatorSpec(
@@ -86,7 +86,7 @@ ROC = IndicatorSpec(
     lookback_rows=lambda p: int(p["period"]),
     formula="100 (price[t]/price[t-period] - 1), per cent",
     flat="0",
-    reference="Murphy (1999), ch. 10",
+    reference="Murphy, Technical Analysis of the Financial Markets (1999), ch. 10",
 )
 
 CCI = IndicatorSpec(
@@ -96,7 +96,7 @@ CCI = IndicatorSpec(
     outputs=("cci",),
     function=_cci,
     lookback_rows=lambda p: int(p["period"]) - 1,
-    formula="(TP - mean(TP))/(0.015 mean|TP - mean(TP)|) over `period` bars, TP = (high + low + close)/3",
+    formula="(TP - mean(TP))/(0.015 mean|TP - mean(TP)|) over period bars, TP = (high + low + close)/3",
     flat="0",
     reference="Lambert, Commodities magazine, October 1980",
 )
@@ -126,7 +126,7 @@ WILLIAMS_R = IndicatorSpec(
     function=_williams_r,
     lookback_rows=lambda p: int(p["period"]) - 1,
     bounds=(-100.0, 0.0),
-    formula="-100 (highest high - close)/(highest high - lowest low) over `period` bars",
+    formula="-100 (highest high - close)/(highest high - lowest low) over period bars",
     flat="-50 (TA-Lib: 0)",
     reference="Williams, How I Made One Million Dollars (1973)",
 )

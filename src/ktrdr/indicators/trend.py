@@ -76,7 +76,7 @@ SMA = IndicatorSpec(
     outputs=("sma",),
     function=_sma,
     lookback_rows=lambda p: int(p["period"]) - 1,
-    formula="mean of the last `period` prices",
+    formula="mean of the last period prices",
     flat="the price",
     reference="Murphy, Technical Analysis of the Financial Markets (1999), ch. 9",
 )
@@ -90,9 +90,9 @@ EMA = IndicatorSpec(
     lookback_rows=lambda p: int(p["period"]) - 1,
     unstable_rows=lambda p: decay_rows(ema_pole(int(p["period"]))),
     origin="recursive",
-    formula="ema[t] = ema[t-1] + 2/(period+1) (price[t] - ema[t-1]); seed: mean of the first `period` prices",
+    formula="ema[t] = ema[t-1] + 2/(period+1) (price[t] - ema[t-1]); seed: mean of the first period prices",
     flat="the price",
-    reference="Murphy (1999), ch. 9",
+    reference="Murphy, Technical Analysis of the Financial Markets (1999), ch. 9",
 )
 
 MACD = IndicatorSpec(
@@ -131,7 +131,7 @@ ADX = IndicatorSpec(
     formula=(
         "Wilder sums S = S - S/period + x of +DM, -DM and true range (seed: the first period-1 bars); "
         "plus_di = 100 S(+DM)/S(TR); DX = 100 |plus_di - minus_di|/(plus_di + minus_di); adx = Wilder's mean of DX, "
-        "seeded with the mean of its first `period`; a bar without direction leaves adx as it was"
+        "seeded with the mean of its first period; a bar without direction leaves adx as it was"
     ),
     flat="0 in all outputs (no direction)",
     reference="Wilder, New Concepts in Technical Trading Systems (1978), section IV",

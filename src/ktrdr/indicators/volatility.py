@@ -65,7 +65,7 @@ ATR = IndicatorSpec(
         "Wilder's mean of TR = max(high, close[t-1]) - min(low, close[t-1]), seeded with the mean of TR[1..period]"
     ),
     flat="0",
-    reference="Wilder (1978), section III",
+    reference="Wilder, New Concepts in Technical Trading Systems (1978), section III",
 )
 
 BOLLINGER = IndicatorSpec(

@@ -55,7 +55,7 @@ MFI = IndicatorSpec(
     needs_volume=True,
     bounds=(0.0, 100.0),
     formula=(
-        "100 P/(P + N), P and N the sums over `period` bars of TP x volume where TP rose and fell, "
+        "100 P/(P + N), P and N the sums over period bars of TP x volume where TP rose and fell, "
         "TP = (high + low + close)/3"
     ),
     flat="50, also where nothing was traded (TA-Lib: 0)",
