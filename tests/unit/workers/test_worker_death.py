@@ -1,0 +1,42 @@
+"""What is said of a child that died."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from ktrdr.workers.host import _oom_kills, describe_death
+from ktrdr.workers.launch import Exit
+from ktrdr.workers.nursery import peak_bytes
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("how", "oom_killed", "memory", "words"),
+    [
+        (Exit(signal.SIGKILL, GIB), True, True, ["want of memory", "SIGKILL", "1.00 GiB", "limit 8.00 GiB"]),
+        (Exit(signal.SIGKILL, 7 * GIB), False, True, ["want of memory"]),
+        (Exit(signal.SIGKILL, GIB), False, False, ["SIGKILL", "peak memory 1.00 GiB"]),
+        (Exit(signal.SIGSEGV, 8 * GIB), True, False, ["SIGSEGV"]),
+        (Exit(signal.SIGKILL), False, False, ["peak memory unknown"]),
+        (Exit(3 << 8, GIB), True, False, ["exit code 3"]),
+    ],
+)
+def test_a_death_is_described(how: Exit, oom_killed: bool, memory: bool, words: list[str]) -> None:
+    out_of_memory, told = describe_death(how, oom_killed=oom_killed, limit=8 * GIB)
+    assert out_of_memory is memory
+    for word in words:
+        assert word in told
+
+
+def test_the_containers_kill_counter(tmp_path: Path) -> None:
+    assert _oom_kills(tmp_path) == 0
+    (tmp_path / "memory.events").write_text("low 0\noom 9\noom_kill 4\noom_group_kill 1\n")
+    assert _oom_kills(tmp_path) == 4
+
+
+def test_peak_is_bytes() -> None:
+    assert peak_bytes(2) in (2, 2048)
