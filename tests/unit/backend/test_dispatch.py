@@ -1,0 +1,219 @@
+"""From pending to running: reservation, refusals, doubt, queueing, GPU first."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ktrdr.operations.model import OperationType
+from support.control_plane import ControlPlane, calm
+
+TRAINING = OperationType.TRAINING
+
+
+async def test_a_free_worker_gets_the_operation_and_it_runs(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    (start,) = worker.starts
+    assert (start.task_id, start.attempt, start.lease_s) == (name, 1, 60.0)
+    shown = await plane.api("GET", "/workers/w1")
+    assert (shown["status"], shown["current_operation_id"]) == ("busy", name)
+    assert shown["recent_operations"] == [name]
+
+
+async def test_the_assignment_is_in_the_ledger_before_the_worker_hears_of_it(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    worker.script = ["hang"]
+    name = await plane.submit()
+    await plane.until(name, "assigned")
+    operation = await plane.store.get(name)
+    assert (operation.worker_id, operation.instance_id, operation.attempt) == ("w1", "w1-1", 1)
+
+
+async def test_five_operations_on_three_workers_all_complete(plane: ControlPlane) -> None:
+    workers = [await plane.join(f"w{n}") for n in range(3)]
+    names = [await plane.submit() for _ in range(5)]
+    for _ in range(5):
+        await calm()
+        busy = next(w for w in workers if w.running)
+        await plane.deliver(busy, busy.running or "")
+    assert {str(await plane.status(name)) for name in names} == {"completed"}
+    assert sum(len(w.starts) for w in workers) == 5
+    assert all(w.starts for w in workers)
+
+
+async def test_the_least_recently_selected_worker_is_next(plane: ControlPlane) -> None:
+    workers = [await plane.join(f"w{n}") for n in range(3)]
+    order = []
+    for _ in range(6):
+        name = await plane.submit()
+        await plane.until(name, "running")
+        worker = next(w for w in workers if w.running)
+        order.append(worker.worker_id)
+        await plane.deliver(worker, name)
+    assert order == ["w0", "w1", "w2", "w0", "w1", "w2"]
+
+
+async def test_gpu_workers_first_then_cpu_and_gpus_rotate(plane: ControlPlane) -> None:
+    await plane.join("cpu", "training")
+    gpus = [await plane.join(f"gpu{n}", "training", gpu=True) for n in range(2)]
+    names = [await plane.submit(TRAINING, requirements={"prefer_gpu": True}) for _ in range(3)]
+    for name in names:
+        await plane.until(name, "running")
+    assert [(await plane.store.get(name)).worker_id for name in names] == ["gpu0", "gpu1", "cpu"]
+    assert [len(g.starts) for g in gpus] == [1, 1]
+
+
+async def test_require_gpu_waits_for_a_gpu_though_a_cpu_is_free(plane: ControlPlane) -> None:
+    cpu = await plane.join("cpu", "training")
+    name = await plane.submit(TRAINING, requirements={"require_gpu": True})
+    await calm()
+    assert not cpu.starts
+    shown = await plane.api("GET", f"/operations/{name}")
+    assert (shown["status"], shown["queue_position"]) == ("pending", 1)
+    assert shown["waiting_for"] == "no training worker with a GPU is registered and healthy"
+    await plane.join("gpu", "training", gpu=True)
+    await plane.until(name, "running")
+
+
+async def test_a_busy_fleet_says_why_an_operation_waits(plane: ControlPlane) -> None:
+    await plane.join("w1")
+    await plane.until(await plane.submit(), "running")
+    second, third = await plane.submit(), await plane.submit()
+    await calm()
+    shown = [await plane.api("GET", f"/operations/{name}") for name in (second, third)]
+    assert [s["queue_position"] for s in shown] == [1, 2]
+    assert {s["waiting_for"] for s in shown} == {"every backtesting worker is busy"}
+
+
+async def test_higher_priority_goes_first(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    first = await plane.submit()
+    await plane.until(first, "running")
+    await plane.submit()
+    urgent = await plane.submit(priority=5)
+    await plane.deliver(worker, first)
+    await plane.until(urgent, "running")
+
+
+async def test_a_busy_answer_sends_it_to_another_worker_and_counts_no_failure(plane: ControlPlane) -> None:
+    first = await plane.join("w1")
+    first.script = ["busy"]
+    await plane.join("w2")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    operation = await plane.store.get(name)
+    assert (operation.worker_id, operation.attempt, operation.failures) == ("w2", 2, 0)
+
+
+async def test_after_three_refusals_it_waits_and_is_tried_again(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    worker.script = ["busy"] * 3
+    name = await plane.submit()
+    await plane.until(name, "pending")
+    while (await plane.store.get(name)).not_before is None:
+        await calm()
+    shown = await plane.api("GET", f"/operations/{name}")
+    assert shown["waiting_for"] == "workers refused it; it is tried again shortly"
+    assert len(worker.starts) == 3
+    plane.clock.advance(1.0)
+    plane.backend.dispatcher.wake()
+    await plane.until(name, "running")
+    assert (await plane.store.get(name)).failures == 0
+
+
+async def test_an_unreachable_worker_is_refused_no_route_and_passed_over(plane: ControlPlane) -> None:
+    first = await plane.join("w1")
+    await plane.join("w2")
+    plane.unplug(first)
+    name = await plane.submit()
+    await plane.until(name, "running")
+    operation = await plane.store.get(name)
+    assert (operation.worker_id, operation.failures) == ("w2", 0)
+    assert (await plane.api("GET", "/workers/w1"))["health_check_failures"] >= 1
+
+
+@pytest.mark.parametrize("word", ["crash", "hang"])
+async def test_without_an_answer_the_same_attempt_goes_to_the_same_worker_again(tmp_path, word: str) -> None:
+    from dataclasses import replace
+
+    from support.control_plane import STILL
+
+    plane = ControlPlane(tmp_path, replace(STILL, http_timeout_s=0.05))
+    async with plane.running():
+        worker = await plane.join("w1")
+        await plane.join("w2")
+        worker.script = [word]
+        name = await plane.submit()
+        await plane.until(name, "running")
+        operation = await plane.store.get(name)
+        assert (operation.worker_id, operation.attempt) == ("w1", 1)
+        assert [s.attempt for s in worker.starts] == [1, 1]
+        assert any("outcome unknown" in line for line in operation.story)
+
+
+async def test_a_job_the_worker_calls_wrong_fails_with_its_words(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    worker.script = ["bad"]
+    name = await plane.submit()
+    await plane.until(name, "failed")
+    assert "scripted: bad" in ((await plane.store.get(name)).error or "")
+
+
+async def test_a_worker_that_saw_a_later_attempt_gets_a_later_one(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    worker.script = ["older"]
+    name = await plane.submit()
+    await plane.until(name, "running")
+    assert [s.attempt for s in worker.starts] == [1, 2]
+
+
+async def test_a_spec_that_cannot_be_read_fails_the_operation(plane: ControlPlane) -> None:
+    from ktrdr.operations.model import NewOperation
+
+    await plane.join("w1")
+    new = NewOperation(operation_id="odd", operation_type=OperationType.BACKTESTING, spec=b'{"kind":"x"}')
+    await plane.store.submit(new, plane.clock.now())
+    plane.backend.dispatcher.wake()
+    await plane.until("odd", "failed")
+
+
+async def test_work_far_back_in_the_queue_is_found_for_a_free_worker_of_its_kind(plane: ControlPlane) -> None:
+    for _ in range(70):
+        await plane.submit()
+    late = await plane.submit(TRAINING)
+    await plane.join("t1", "training")
+    await plane.until(late, "running")
+
+
+async def test_a_failing_pass_does_not_end_the_dispatcher(plane: ControlPlane) -> None:
+    from ktrdr.operations.memory import MemoryStore
+
+    class Stumbling(MemoryStore):
+        stumbles = 1
+
+        async def pending(self, now, limit):
+            if self.stumbles:
+                self.stumbles -= 1
+                raise RuntimeError("planted")
+            return await super().pending(now, limit)
+
+    other = ControlPlane(plane.config.home / "other", store=Stumbling())
+    async with other.running():
+        await other.join("w1")
+        name = await other.submit()
+        await other.until(name, "running")
+    assert other.store.stumbles == 0
+
+
+async def test_cancel_before_the_worker_hears_of_it(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    worker.script = ["hang"]
+    name = await plane.submit()
+    await plane.until(name, "assigned")
+    await asyncio.sleep(0)
+    view = await plane.api("DELETE", f"/operations/{name}/cancel")
+    assert view["status"] in ("cancelling", "cancelled")
+    assert worker.cancels in ([], [(name, 1)])
