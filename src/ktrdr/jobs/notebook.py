@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from ktrdr import settings
 from ktrdr.artifacts import ArtifactStore, FileArtifactStore
 from ktrdr.backtesting import Result
 from ktrdr.bars import Bars, to_datetime
@@ -30,7 +31,6 @@ from ktrdr.models.bundle import (
     refuse_pickle,
 )
 from ktrdr.operations.progress import Metric, Progress
-from ktrdr.settings import home
 from ktrdr.strategies import Strategy, StrategyLibrary, parse_strategy, read_strategy_file, with_overrides
 from ktrdr.timeframe import Timeframe
 
@@ -90,8 +90,8 @@ class Model:
         return f"Model({manifest.strategy_name}, {of} {timeframes}, {self.digest[:12]})"
 
 
-def load_bars(symbol: str, timeframe: str = "1d") -> Bars:
-    """Bars of the user's own store (in ``KTRDR_HOME``) if it has them, else of the bundled samples.
+def load_bars(symbol: str, timeframe: str = "1d", *, home: Path | None = None) -> Bars:
+    """Bars of the user's own store (in ``home``, by default ``KTRDR_HOME``), else of the bundled samples.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def load_bars(symbol: str, timeframe: str = "1d") -> Bars:
         If neither has this symbol in this or a shorter timeframe that it can be made of.
     """
     wanted = Timeframe.parse(timeframe)
-    root = home()
+    root = home or settings.home()
     missing: NotFound | None = None
     if (root / "data").is_dir():
         try:
@@ -120,8 +120,10 @@ def load_bars(symbol: str, timeframe: str = "1d") -> Bars:
     )
 
 
-def load_strategy(name: str | PathLike[str]) -> Strategy:
+def load_strategy(name: str | PathLike[str], *, home: Path | None = None) -> Strategy:
     """A strategy by name (your own in ``KTRDR_HOME/strategies``, then the examples) or by path to a YAML file.
+
+    ``home`` stands in for ``KTRDR_HOME``.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def load_strategy(name: str | PathLike[str]) -> Strategy:
     text = str(name)
     if isinstance(name, PathLike) or "/" in text or text.endswith((".yaml", ".yml")):
         return read_strategy_file(text)
-    return StrategyLibrary.with_examples(home() / "strategies").get(text)
+    return StrategyLibrary.with_examples((home or settings.home()) / "strategies").get(text)
 
 
 def train(

@@ -137,7 +137,7 @@ class _Explodes:
 
 @pytest.mark.parametrize("content", [pickle.dumps(_Explodes()), b"PK\x03\x04archive/data.pkl"])
 def test_a_pickle_is_named_and_never_opened(store: FileArtifactStore, content: bytes) -> None:
-    with pytest.raises(InvalidModel, match="never opens one. Train a bundle instead"):
+    with pytest.raises(InvalidModel, match=r"never opens one\. Train a bundle instead"):
         load_bundle(store, store.put(content))
 
 
