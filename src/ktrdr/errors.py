@@ -153,8 +153,9 @@ class NotFound(KtrdrError):
 
     def __init__(self, kind: str, name: str, *, valid: Iterable[str] = (), hint: str = "") -> None:
         self.kind, self.name = kind, name
-        message = f"No {kind} named '{name}'{nearest(name, valid)}"
-        super().__init__(f"{message}. {hint}".rstrip(". ") + "." if hint else message)
+        message = f"No {kind} named '{name}'{nearest(name, valid) or '.'}"
+        end = "" if hint.endswith((".", "?")) or not hint else "."
+        super().__init__(f"{message} {hint}".rstrip() + end)
 
 
 class NotAuthorised(KtrdrError):
