@@ -51,7 +51,7 @@ class LearningSet:
     scaler: Scaler | None
     pooled: PooledRows
     split: Split
-    x_NF: npt.NDArray[np.float32]
+    x_NF: npt.NDArray[np.float32]  # noqa: N815
     counts: RowCounts
     warmup_bars: int
     bars_used: Market
@@ -63,7 +63,7 @@ class _SymbolRows:
 
     features: Features
     first: int
-    time_T: IntArray
+    time_T: IntArray  # noqa: N815
     labels: Labels
 
     @property

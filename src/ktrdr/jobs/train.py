@@ -49,7 +49,7 @@ class Trained:
 
 
 def train_job(spec: TrainingSpec, env: JobEnvironment) -> Job:
-    """Run a training specification; artifacts ``model`` (bundle.json) and ``result`` (JSON)."""
+    """Run a training specification; artifacts ``model`` (bundle.json), its member files, and ``result`` (JSON)."""
     strategy = with_overrides(
         parse_strategy(spec.strategy, source=spec.strategy_name),
         symbols=spec.symbols,
@@ -65,7 +65,9 @@ def train_job(spec: TrainingSpec, env: JobEnvironment) -> Job:
     )
     content = json.dumps(trained.document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     digest = env.artifacts.put(content)
-    return JobResult(trained.summary, {"model": trained.bundle.digest, "result": digest})
+    # The members come first: whoever copies the artifacts in order never has a bundle.json without its files.
+    files = trained.bundle.manifest.files
+    return JobResult(trained.summary, {**files, "model": trained.bundle.digest, "result": digest})
 
 
 def train_model(
