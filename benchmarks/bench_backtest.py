@@ -27,8 +27,10 @@ from ktrdr.models.inference import Classifier
 from ktrdr.models.onnx_graph import build_onnx
 from ktrdr.strategies import Strategy, parse_strategy
 from ktrdr.timeframe import Timeframe
+from table import Row
 
-RUNS = 5
+BARS, RUNS = 1_000_000, 5
+WHOLE = "whole backtest (as workers run it)"
 STRATEGY = """
 name: bench
 version: "3.0"
@@ -115,9 +117,8 @@ class Stopwatch:
         self._seconds.setdefault(stage, []).append(time.process_time() - begin)
         return value
 
-    def table(self) -> str:
-        medians = {stage: statistics.median(times) for stage, times in self._seconds.items()}
-        return "\n".join(f"{stage:44}{seconds:>10.3f}" for stage, seconds in medians.items())
+    def medians(self) -> dict[str, float]:
+        return {stage: statistics.median(times) for stage, times in self._seconds.items()}
 
 
 def drain(steps: object) -> object:
@@ -128,8 +129,8 @@ def drain(steps: object) -> object:
             return stop.value
 
 
-def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+def measure(rows: int = BARS, runs: int = RUNS) -> tuple[dict[str, float], int]:
+    """Median CPU seconds of the whole backtest and of its stages, and the number of trades."""
     bars = random_bars(rows)
     strategy = parse_strategy(STRATEGY)
     plan = FeaturePlan.from_strategy(strategy)
@@ -139,9 +140,9 @@ def main() -> None:
         bundle = untrained_bundle(strategy, plan, Path(folder))
         market = {Timeframe.H1: bars}
         drain(backtest_model(bundle, market, strategy=strategy))
-        for _ in range(RUNS):
+        for _ in range(runs):
             result = watch.measure(
-                "whole backtest (as workers run it)",
+                WHOLE,
                 lambda: drain(backtest_model(bundle, market, strategy=strategy)),
             ).result  # type: ignore[attr-defined]
             features = watch.measure("  features", lambda: compute_features(plan, market))
@@ -163,11 +164,34 @@ def main() -> None:
                 ),
             )
             watch.measure("  benchmark: buy and hold", lambda: buy_and_hold(bars, config, first=first))  # noqa: B023
-    print(
-        f"{rows:,} bars, 12 memberships, MLP [64, 32], {len(result.trades):,} trades; goal 0.5 s per million bars"
-    )
+    return watch.medians(), len(result.trades)
+
+
+def rows(*, tiny: bool = False) -> list[Row]:
+    """The table's row."""
+    bars = 5_000 if tiny else BARS
+    medians, trades = measure(bars, 1 if tiny else RUNS)
+    stages = ", ".join(f"{stage.strip()} {s:.2f}" for stage, s in medians.items() if stage != WHOLE)
+    return [
+        Row(
+            key="backtest.whole",
+            what=f"whole neuro-fuzzy backtest, {bars:,} bars, 12 memberships, MLP [64, 32]",
+            measured=medians[WHOLE],
+            unit="s CPU",
+            target=0.5,
+            cpu_s=medians[WHOLE],
+            note=f"{trades:,} trades; {stages}",
+        )
+    ]
+
+
+def main() -> None:
+    bars = int(sys.argv[1]) if len(sys.argv) > 1 else BARS
+    medians, trades = measure(bars)
+    print(f"{bars:,} bars, 12 memberships, MLP [64, 32], {trades:,} trades; goal 0.5 s per million bars")
     print(f"{'median of ' + str(RUNS) + ' runs':44}{'CPU s':>10}")
-    print(watch.table())
+    for stage, seconds in medians.items():
+        print(f"{stage:44}{seconds:>10.3f}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.operations.progress import Metric, Progress
+from table import Row
 
 CONTEXT = {
     "current_bar": 123_456,
@@ -35,8 +36,14 @@ def cpu_per_call(call: Callable[[], object], calls: int, rounds: int = 15) -> fl
     return statistics.median(timings) * 1e6
 
 
-def measure() -> dict[str, float]:
-    """CPU microseconds per call."""
+UPDATE = "update (publishing every 50 ms included)"
+SNAPSHOT = "update + flush (a snapshot each)"
+METRIC = "append one metrics record"
+READ = "read, same snapshot"
+
+
+def measure(share: float = 1.0) -> dict[str, float]:
+    """CPU microseconds per call; ``share`` of the usual number of calls."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bridge"
         with ProgressBridge.create(path) as bridge, ProgressBridge.open(path) as reader:
@@ -48,14 +55,30 @@ def measure() -> dict[str, float]:
                 bridge.flush()
 
             return {
-                "update (publishing every 50 ms included)": cpu_per_call(
-                    lambda: bridge.update(progress), 200_000
-                ),
-                "cancelled": cpu_per_call(lambda: bridge.cancelled, 200_000),
-                "update + flush (a snapshot each)": cpu_per_call(publish, 5_000),
-                "append one metrics record": cpu_per_call(lambda: bridge.append(metric), 2_000),
-                "read, same snapshot": cpu_per_call(reader.read, 20_000),
+                UPDATE: cpu_per_call(lambda: bridge.update(progress), int(200_000 * share)),
+                "cancelled": cpu_per_call(lambda: bridge.cancelled, int(200_000 * share)),
+                SNAPSHOT: cpu_per_call(publish, int(5_000 * share)),
+                METRIC: cpu_per_call(lambda: bridge.append(metric), int(2_000 * share)),
+                READ: cpu_per_call(reader.read, int(20_000 * share)),
             }
+
+
+def rows(*, tiny: bool = False) -> list[Row]:
+    """The table's row."""
+    costs = measure(0.01 if tiny else 1.0)
+    snapshot, metric, read = (costs[name] for name in (SNAPSHOT, METRIC, READ))
+    return [
+        Row(
+            key="bridge.update",
+            what="progress write through the bridge",
+            measured=costs[UPDATE],
+            unit="us",
+            target=0.5,
+            strict=True,
+            cpu_s=costs[UPDATE] * 1e-6,
+            note=f"snapshot {snapshot:.1f} us, metrics record {metric:.1f} us, read {read:.1f} us",
+        )
+    ]
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from ktrdr.strategies.document import (
     TrainingData,
 )
 from ktrdr.timeframe import Timeframe
+from table import Row
 
 MINUTE_US = 60_000_000
 
@@ -120,6 +121,20 @@ def measure(rows: int = 1_000_000, rounds: int = 5) -> Measurement:
         seconds.append(time.process_time() - start)
         assert features.valid_T[plan.warmup(Timeframe.M1) :].all()
     return Measurement(rows, len(plan.names), statistics.median(seconds))
+
+
+def rows(*, tiny: bool = False) -> list[Row]:
+    """The table's row."""
+    result = measure(5_000, 1) if tiny else measure()
+    return [
+        Row(
+            key="features.compute",
+            what=f"features alone, {result.bars:,} bars, {result.features} memberships",
+            measured=result.total_s,
+            unit="s CPU",
+            cpu_s=result.total_s,
+        )
+    ]
 
 
 def main() -> None:
