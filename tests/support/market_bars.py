@@ -62,7 +62,7 @@ def any_bars(draw: st.DrawFn, timeframes: tuple[Timeframe, ...] = (Timeframe.H1,
     timeframe = draw(st.sampled_from(timeframes))
     calendar = draw(st.sampled_from(("24/7", "24/5", "XNYS")))
     start = MONDAY + draw(st.integers(0, 360)) * DAY + draw(st.integers(0, 23)) * HOUR
-    start = start if timeframe.intraday else start // DAY * DAY
+    start = start // min(timeframe.microseconds, DAY) * min(timeframe.microseconds, DAY)
     time = stamps(calendar, timeframe, draw(st.integers(least, 120)), start)
     keep = np.array(
         draw(st.lists(st.sampled_from((True, True, True, False)), min_size=len(time), max_size=len(time)))

@@ -14,6 +14,7 @@ import polars as pl
 
 from ktrdr.bars import FloatArray, IntArray
 from ktrdr.market.columns import Columns
+from ktrdr.market.frames import PRICES
 from ktrdr.market.report import Finding, RowFault
 from ktrdr.market.tables import Table
 
@@ -103,7 +104,9 @@ def value_faults(rows: Rows, columns: Columns) -> list[RowFault]:
         faults += _fault(
             rows, "not-finite", name, ~np.isfinite(volume), "a finite number", "Write 0 where unknown."
         )
-        faults += _fault(rows, "negative-volume", name, volume < 0, "0 or more", _FIX_NUMBER)
+        faults += _fault(
+            rows, "negative-volume", name, np.isfinite(volume) & (volume < 0), "0 or more", _FIX_NUMBER
+        )
     return faults
 
 
@@ -124,16 +127,19 @@ def _fault(rows: Rows, code: str, column: str, bad_N: BoolArray, expected: str, 
 
 def _price_faults(rows: Rows, columns: Columns, prefix: str) -> Iterator[RowFault]:
     names = _names(columns)
-    for part in ("open", "high", "low", "close"):
+    for part in PRICES:
         value, name = rows.values[prefix + part], names[prefix + part]
         yield from _fault(rows, "not-finite", name, ~np.isfinite(value), "a finite number", _FIX_NUMBER)
-        yield from _fault(rows, "not-positive", name, value <= 0, "a price above 0", _FIX_NUMBER)
-    low, high = rows.values[prefix + "low"], rows.values[prefix + "high"]
+        negative = np.isfinite(value) & (value <= 0)
+        yield from _fault(rows, "not-positive", name, negative, "a price above 0", _FIX_NUMBER)
+    # A cell that is not finite has its own fault; it says nothing about its neighbours.
+    finite = {p: np.where(np.isfinite(v), v, np.nan) for p in PRICES for v in [rows.values[prefix + p]]}
+    low, high = finite["low"], finite["high"]
     low_name, high_name = names[prefix + "low"], names[prefix + "high"]
     upside_down = high < low
     fix = "Correct the cell; policy repair widens high and low."
     for part in ("open", "close"):
-        value, name = rows.values[prefix + part], names[prefix + part]
+        value, name = finite[part], names[prefix + part]
         for column, outside, text in (
             (high_name, (value > high) & ~upside_down, f"at least {{}} (the {name})"),
             (low_name, (value < low) & ~upside_down, f"at most {{}} (the {name})"),

@@ -49,7 +49,7 @@ class Table:
         if column not in self.frame.columns:
             return "nothing"
         value = self.frame[column][row]
-        text = "nothing" if value is None or value == "" else f"'{value}'"
+        text = f"'{value}'" if value is not None and str(value) else "nothing"
         return text if len(text) <= 60 else text[:56] + "...'"
 
 

@@ -1,0 +1,521 @@
+"""Files that are wrong are refused with place, value and remedy; files that are right become equal bars."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from ktrdr.bars import Bars, parse_time, to_datetime
+from ktrdr.errors import InvalidBars, InvalidInput, NotFound
+from ktrdr.market import import_file
+from ktrdr.market.frames import QUOTE_COLUMNS, frame_of
+from ktrdr.timeframe import Timeframe
+from support.market_bars import any_bars, stamps, walk, with_quotes
+
+HOURS = """time,open,high,low,close,volume
+2017-01-02T00:00:00Z,1.10,1.20,1.00,1.15,10
+2017-01-02T01:00:00Z,1.15,1.25,1.05,1.20,11
+2017-01-02T02:00:00Z,1.20,1.30,1.10,1.25,12
+2017-01-02T03:00:00Z,1.25,1.35,1.15,1.30,13
+2017-01-02T04:00:00Z,1.30,1.40,1.20,1.35,14
+"""
+DAYS = """date,open,high,low,close,volume
+2017-01-03,100,110,90,105,1000
+2017-01-04,105,115,95,100,1000
+2017-01-05,100,110,90,105,1000
+"""
+
+
+def refused(tmp_path: Path, text: str | bytes, timeframe: str = "1h", **options: object) -> str:
+    """The message that refuses a file of this content."""
+    file = tmp_path / "prices.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InvalidBars) as caught:
+        import_file(file, symbol="TEST", timeframe=Timeframe(timeframe), **{"calendar": "24/7"} | options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert str(file) in message
+    assert "Nothing was stored" in message
+    return message
+
+
+def accepted(tmp_path: Path, text: str, timeframe: str = "1h", **options: object) -> Bars:
+    file = tmp_path / "prices.csv"
+    file.write_text(text)
+    return import_file(
+        file, symbol="TEST", timeframe=Timeframe(timeframe), **{"calendar": "24/7"} | options
+    ).bars  # type: ignore[arg-type]
+
+
+ROW = "2017-01-02T02:00:00Z,1.20,1.30,1.10,1.25,12"
+
+# Row 4 of the file (the header is row 1) is replaced; what must be said about it.
+ROW_FAULTS = {
+    "nan": ("2017-01-02T02:00:00Z,1.20,NaN,1.10,1.25,12", "row 4, column high: not-finite: seen 'NaN', expected a finite number."),
+    "inf": ("2017-01-02T02:00:00Z,1.20,1.30,-inf,1.25,12", "row 4, column low: not-finite: seen '-inf'"),
+    "empty cell": ("2017-01-02T02:00:00Z,1.20,1.30,1.10,,12", "row 4, column close: not-finite: seen nothing"),
+    "text": ("2017-01-02T02:00:00Z,1.20,1.30,1.10,n/a,12", "row 4, column close: not-a-number: seen 'n/a', expected a number such as 1234.5."),
+    "zero": ("2017-01-02T02:00:00Z,1.20,1.30,0,1.25,12", "row 4, column low: not-positive: seen '0', expected a price above 0."),
+    "negative": ("2017-01-02T02:00:00Z,1.20,1.30,-1.1,1.25,12", "row 4, column low: not-positive: seen '-1.1'"),
+    "high below low": ("2017-01-02T02:00:00Z,1.20,1.10,1.30,1.25,12", "row 4, column high: high-below-low: seen '1.10', expected at least 1.3 (the low)."),
+    "open above high": ("2017-01-02T02:00:00Z,1.31,1.30,1.10,1.25,12", "row 4, column high: outside-range: seen '1.30', expected at least 1.31 (the open)."),
+    "close below low": ("2017-01-02T02:00:00Z,1.20,1.30,1.10,1.05,12", "row 4, column low: outside-range: seen '1.10', expected at most 1.05 (the close)."),
+    "negative volume": ("2017-01-02T02:00:00Z,1.20,1.30,1.10,1.25,-12", "row 4, column volume: negative-volume: seen '-12', expected 0 or more."),
+    "missing volume": ("2017-01-02T02:00:00Z,1.20,1.30,1.10,1.25,", "row 4, column volume: not-finite: seen nothing, expected a finite number. Write 0 where unknown."),
+    "equal duplicate": ("2017-01-02T01:00:00Z,1.15,1.25,1.05,1.20,11", "row 4, column time: duplicate-equal: seen '2017-01-02T01:00:00Z', expected each stamp once. Remove the repeated row"),
+    "other duplicate": ("2017-01-02T01:00:00Z,1.15,1.25,1.05,1.21,11", "row 3, column time: duplicate-different: seen '2017-01-02T01:00:00Z'"),
+    "back in time": ("2017-01-01T02:00:00Z,1.20,1.30,1.10,1.25,12", "row 4, column time: out-of-order: seen '2017-01-01T02:00:00Z', expected a later stamp than in the row before."),
+    "off the grid": ("2017-01-02T02:07:00Z,1.20,1.30,1.10,1.25,12", "row 4, column time: off-grid: seen '2017-01-02T02:07:00Z', expected an open time on the 1h grid."),
+    "naive among aware": ("2017-01-02T02:00:00,1.20,1.30,1.10,1.25,12", "row 4, column time: mixed-time-zones: seen '2017-01-02T02:00:00', expected every stamp with an offset, or none."),
+    "no date": ("02.01.2017 02:00,1.20,1.30,1.10,1.25,12", "row 4, column time: time-not-recognised: seen '02.01.2017 02:00', expected 2015-01-31, 2015-01-31T14:00:00Z"),
+    "no such day": ("2017-02-30T02:00:00Z,1.20,1.30,1.10,1.25,12", "row 4, column time: time-not-recognised: seen '2017-02-30T02:00:00Z'"),
+    "far future": ("9017-01-02T02:00:00Z,1.20,1.30,1.10,1.25,12", "row 4, column time: implausible-time: seen '9017-01-02T02:00:00Z', expected a year from 1900 to 2100."),
+    "too few fields": ("2017-01-02T02:00:00Z,1.20,1.30", "row 4, column time: ragged-row: seen '2017-01-02T02:00:00Z', expected 6 fields in the line, it has 3."),
+    "too many fields": ("2017-01-02T02:00:00Z,1,20,1.30,1.10,1.25,12", "row 4, column time: ragged-row: seen '2017-01-02T02:00:00Z', expected 6 fields in the line, it has 7."),
+    "impossible spike": ("2017-01-02T02:00:00Z,120,130,110,125,12", "row 4, column close: impossible-spike: seen '125', expected about 1.2 (the close before)."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROW_FAULTS)
+def test_a_bad_row_is_named_with_row_column_seen_expected_and_remedy(tmp_path: Path, name: str) -> None:
+    row, told = ROW_FAULTS[name]
+    message = refused(tmp_path, HOURS.replace(ROW, row))
+    assert told in message
+    code = told.split(": ")[1]
+    assert f"{code} (" in message.split("\n")[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(ROW_FAULTS) - {"other duplicate"}))
+def test_quarantine_drops_that_row_and_records_it(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text(HOURS.replace(ROW, ROW_FAULTS[name][0]))
+    imported = import_file(file, symbol="TEST", timeframe=Timeframe.H1, calendar="24/7", policy="quarantine")
+    assert imported.bars.close.tolist() == [1.15, 1.2, 1.3, 1.35]
+    dropped = [finding for finding in imported.report.findings if finding.severity == "dropped"]
+    assert [(finding.count, finding.places) for finding in dropped] == [(1, ("row 4",))]
+    assert (imported.report.rows_read, imported.report.rows_kept) == (5, 4)
+    (note,) = imported.report.notes()
+    assert note.startswith(f"policy quarantine: dropped {dropped[0].code} (1)")
+
+
+def test_quarantine_drops_all_rows_of_a_contradictory_stamp(tmp_path: Path) -> None:
+    bars = accepted(tmp_path, HOURS.replace(ROW, ROW_FAULTS["other duplicate"][0]), policy="quarantine")
+    assert bars.close.tolist() == [1.15, 1.3, 1.35]
+
+
+def test_quarantine_does_not_empty_a_file(tmp_path: Path) -> None:
+    text = "\n".join([HOURS.split("\n", maxsplit=1)[0], *reversed(HOURS.strip().split("\n")[1:])])
+    message = refused(tmp_path, text, policy="quarantine")
+    assert "out-of-order (4 rows)" in message
+    assert "More than half of the rows would be dropped" in message
+
+
+def test_several_faults_are_told_together_and_long_lists_are_cut(tmp_path: Path) -> None:
+    rows = [f"2017-01-02T{hour:02d}:00:00Z,1.2,1.1,1.3,1.2,-1" for hour in range(8)]
+    message = refused(tmp_path, "\n".join(["time,open,high,low,close,volume", *rows]))
+    assert "negative-volume (8 rows), high-below-low (8 rows)" in message or (
+        "high-below-low (8 rows), negative-volume (8 rows)" in message
+    )
+    assert "row 6, column high" in message
+    assert "row 7, column high" not in message
+    assert "high-below-low: 3 more rows like these" in message
+    assert "choose --policy repair or --policy quarantine" in message
+
+
+def test_blank_lines_are_skipped_and_do_not_shift_row_numbers(tmp_path: Path) -> None:
+    lines = HOURS.split("\n")
+    text = "\n".join(["", *lines[:2], "", "  ", *lines[2:], "", ""])
+    assert len(accepted(tmp_path, text)) == 5
+    message = refused(tmp_path, text.replace("1.30,1.10", "1.30,-1.10"))
+    assert "row 7, column low" in message
+
+
+FILE_FAULTS: dict[str, tuple[str | bytes, str]] = {
+    "empty": (b"", "empty-file: the file is empty"),
+    "blank": (b"\n \n\n", "empty-file: the file holds nothing but blank lines"),
+    "header only": ("time,open,high,low,close\n", "empty-file: the file has a header but no rows"),
+    "no header": (HOURS.split("\n", 1)[1], "row 1: missing-header: the first line is data, not column names"),
+    "one column": ("a\n1\n2\n", "row 1: missing-header: no columns found: seen 'a'"),
+    "misspelt": (HOURS.replace("high", "hihg"), "column high: missing-column: seen ['time', 'open', 'hihg', 'low', 'close', 'volume'], expected 'high'. The column 'hihg' looks like it: rename it."),
+    "missing": (HOURS.replace("high", "x"), "expected 'high'. Add it, or rename its column."),
+    "twice": (HOURS.replace("high", "Open"), "duplicate-column: seen ['open'] more than once"),
+    "no time": (HOURS.replace("time", "stmp"), "column time: missing-column: no time column"),
+    "time misspelt": (HOURS.replace("time", "tmie"), "did you mean 'time'? Rename the column of open times."),
+    "two times": (HOURS.replace("volume", "date"), "column date: duplicate-column: seen ['time', 'date'], expected one time column"),
+    "half the quotes": ("time,bid_open,bid_high\n1,2,3\n", "column bid_low: missing-column"),
+    "latin-1": (HOURS.encode() + "größe".encode("latin-1"), "row 7: wrong-encoding: byte 0xf6 is not UTF-8. Save the file as UTF-8."),
+    "utf-16": (HOURS.encode("utf-16"), "wrong-encoding: this is not UTF-8 text (UTF-16 or binary)"),
+    "binary": (b"\x7fELF\0\0\0\0", "wrong-encoding"),
+    "excel": (b"PK\x03\x04rest", "wrong-kind: this is a ZIP or Excel file"),
+    "truncated gzip": (gzip.compress(HOURS.encode() * 50)[:-30], "corrupt-gzip: truncated or damaged"),
+    "damaged gzip": (gzip.compress(HOURS.encode())[:-8] + b"12345678", "corrupt-gzip"),
+    "no gzip": (b"\x1f\x8b\x08rubbish rubbish rubbish", "corrupt-gzip"),
+    "truncated parquet": (b"PAR1\x15\x04", "corrupt-parquet: truncated, damaged or of an unknown type"),
+    "decimal comma": (HOURS.replace(",", ";").replace(".", ","), "row 2, column open: decimal-comma: seen '1,10', expected a decimal point. Export with points"),
+    "all naive": (HOURS.replace("Z", ""), "row 2, column time: naive-time-zone: seen '2017-01-02T00:00:00', expected a stamp with its offset from UTC. Write UTC stamps"),
+    "dates only": (DAYS, "column date: date-without-time: seen dates without a time of day, expected the open time of each 1h bar"),
+    "small numbers": ("time,open,high,low,close\n1,1,1,1,1\n2,1,1,1,1\n", "row 2, column time: time-not-recognised: seen '1'"),
+    "words": ("time,open,high,low,close\nmon,1,1,1,1\ntue,1,1,1,1\n", "row 2, column time: time-not-recognised: seen 'mon'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILE_FAULTS)
+@pytest.mark.parametrize("policy", ["refuse", "quarantine", "repair"])
+def test_a_bad_file_is_refused_under_every_policy(tmp_path: Path, name: str, policy: str) -> None:
+    content, told = FILE_FAULTS[name]
+    assert told in refused(tmp_path, content, policy=policy)
+
+
+def epochs(*numbers: int) -> str:
+    return "time,open,high,low,close\n" + "".join(f"{number},1,2,0.5,1\n" for number in numbers)
+
+
+@pytest.mark.parametrize("factor", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_epoch_numbers_of_any_unit(tmp_path: Path, factor: int) -> None:
+    start = 1_483_315_200
+    bars = accepted(tmp_path, epochs(start * factor, (start + 3600) * factor))
+    assert [str(to_datetime(int(stamp))) for stamp in bars.time] == [
+        "2017-01-02 00:00:00+00:00",
+        "2017-01-02 01:00:00+00:00",
+    ]
+
+
+def test_units_must_not_be_mixed(tmp_path: Path) -> None:
+    message = refused(tmp_path, epochs(1_483_315_200, 1_483_318_800, 1_483_322_400_000))
+    assert (
+        "row 4, column time: time-unit-mix: seen '1483322400000', expected epoch seconds as in the other rows"
+        in message
+    )
+
+
+def test_seconds_read_as_milliseconds_are_recognised(tmp_path: Path) -> None:
+    moments = pl.Series("time", [1_483_315_200, 1_483_318_800]).cast(pl.Datetime("ms", "UTC"))
+    file = tmp_path / "prices.parquet"
+    pl.DataFrame({"time": moments, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0}).write_parquet(file)
+    with pytest.raises(InvalidBars, match=r"time-unit: seen 1970-01-18 .* all of them in January 1970"):
+        import_file(file, symbol="TEST", timeframe=Timeframe.H1)
+
+
+def test_dates_written_as_numbers(tmp_path: Path) -> None:
+    text = "date,open,high,low,close\n20170103,1,2,0.5,1\n20170104,1,2,0.5,1\n"
+    assert accepted(tmp_path, text, "1d").time.tolist() == [
+        parse_time("2017-01-03"),
+        parse_time("2017-01-04"),
+    ]
+    assert "date-without-time" in refused(tmp_path, text, "1h")
+    three = text + "20170105,1,2,0.5,1\n20170236,1,2,0.5,1\n7,1,2,0.5,1\n"
+    message = refused(tmp_path, three, "1d")
+    assert "row 5, column date: time-not-recognised: seen '20170236'" in message
+    assert "row 6, column date: time-not-recognised: seen '7'" in message
+
+
+@pytest.mark.parametrize(
+    ("stamp", "expected"),
+    [
+        ("2017-01-02T05:00:00+05:00", "2017-01-02T00:00Z"),
+        ("2017-01-02 00:00:00-0500", "2017-01-02T05:00Z"),
+        ("2017-01-02 00:00Z", "2017-01-02T00:00Z"),
+        ("2017-01-02 00:00:00 UTC", "2017-01-02T00:00Z"),
+        ("2017-01-02T00:00:00.000Z", "2017-01-02T00:00Z"),
+        (" 2017-01-02T00:00:00z ", "2017-01-02T00:00Z"),
+    ],
+)
+def test_spellings_of_stamps(tmp_path: Path, stamp: str, expected: str) -> None:
+    bars = accepted(tmp_path, f"time,open,high,low,close\n{stamp},1,2,0.5,1\n")
+    assert bars.time.tolist() == [parse_time(expected)]
+
+
+def test_naive_stamps_need_a_declared_zone_and_clock_changes_are_told(tmp_path: Path) -> None:
+    def file(*texts: str) -> str:
+        return "time,open,high,low,close\n" + "".join(f"{text},1,2,0.5,1\n" for text in texts)
+
+    bars = accepted(tmp_path, file("2017-01-02 09:00", "2017-07-03 09:00"), time_zone="America/New_York")
+    assert bars.time.tolist() == [parse_time("2017-01-02T14:00Z"), parse_time("2017-07-03T13:00Z")]
+    gap = refused(tmp_path, file("2017-03-12 01:00", "2017-03-12 02:00"), time_zone="America/New_York")
+    assert (
+        "row 3, column time: dst-gap: seen '2017-03-12 02:00', expected a time that exists in America/New_York"
+        in gap
+    )
+    fold = refused(tmp_path, file("2017-11-05 00:00", "2017-11-05 01:00"), time_zone="America/New_York")
+    assert "row 3, column time: dst-fold: seen '2017-11-05 01:00', expected a time that occurs once" in fold
+    with pytest.raises(
+        InvalidInput, match=r"Unknown time zone 'America/NewYork'; did you mean 'America/New_York'\?"
+    ):
+        accepted(tmp_path, HOURS, time_zone="America/NewYork")
+
+
+def test_daily_bars_may_have_plain_dates_or_midnights(tmp_path: Path) -> None:
+    plain = accepted(tmp_path, DAYS, "1d")
+    assert plain.time.tolist() == [parse_time(f"2017-01-0{day}") for day in (3, 4, 5)]
+    midnight = accepted(
+        tmp_path, DAYS.replace("-03,", "-03 00:00:00,").replace("-04,", "-04 00:00:00,"), "1d"
+    )
+    assert midnight.digest() == plain.digest()
+    assert "naive-time-zone" in refused(tmp_path, DAYS.replace("-03,", "-03 09:30:00,"), "1d")
+
+
+def test_daily_stamps_at_local_midnight_become_session_dates(tmp_path: Path) -> None:
+    file = tmp_path / "tokyo.csv"
+    file.write_text(
+        DAYS.replace("2017-01-03", "2017-01-03T15:00:00Z")
+        .replace("-04,", "-04T15:00:00Z,")
+        .replace("-05,", "-05T15:00:00Z,")
+    )
+    imported = import_file(file, symbol="7203.T", timeframe=Timeframe.D1, calendar="XTKS")
+    assert imported.bars.time.tolist() == [parse_time(f"2017-01-0{day}") for day in (4, 5, 6)]
+    assert "session-dates" in [finding.code for finding in imported.report.findings]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "timeframe", "stamp", "ok"),
+    [
+        ("24/7", "4h", "2017-01-02T04:00Z", True),
+        ("24/7", "4h", "2017-01-02T05:00Z", False),
+        ("24/5", "4h", "2017-01-02T02:00Z", True),  # counted from 17:00 New York
+        ("24/5", "4h", "2017-01-02T04:00Z", True),  # or on the UTC grid
+        ("24/5", "4h", "2017-01-02T03:00Z", False),
+        ("XNYS", "1h", "2017-01-03T14:30Z", True),
+        ("XNYS", "1h", "2017-01-03T14:15Z", False),
+        ("24/7", "1h", "2017-01-03T14:30Z", False),
+        ("24/5", "1d", "2017-01-02T22:00Z", True),
+        ("24/5", "1d", "2017-01-03T00:00Z", True),
+        ("24/5", "1d", "2017-01-03T01:00Z", False),
+        ("24/7", "1d", "2017-01-03T22:00Z", False),
+        ("XNYS", "1w", "2017-01-02T00:00Z", True),
+        ("XNYS", "1w", "2017-01-08T00:00Z", False),  # a Sunday: which week is meant?
+    ],
+)
+def test_where_bars_may_open(tmp_path: Path, calendar: str, timeframe: str, stamp: str, ok: bool) -> None:
+    text = f"time,open,high,low,close\n{stamp},1,2,0.5,1\n"
+    if ok:
+        assert len(accepted(tmp_path, text, timeframe, calendar=calendar)) == 1
+    else:
+        assert "off-grid" in refused(tmp_path, text, timeframe, calendar=calendar)
+
+
+def test_one_file_lies_on_one_grid(tmp_path: Path) -> None:
+    rows = ["2017-01-03T14:30Z", "2017-01-03T15:30Z", "2017-01-03T17:00Z"]
+    text = "time,open,high,low,close\n" + "".join(f"{row},1,2,0.5,1\n" for row in rows)
+    assert "row 4, column time: off-grid" in refused(tmp_path, text, calendar="XNYS")
+
+
+def test_columns_in_any_order_and_case_with_others_beside(tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text(
+        "Volume\tLOW\tHigh\tClose\tadj_close\tOpen\tDatetime\n5\t1\t3\t2\t9\t2\t2017-01-02T00:00Z\n"
+    )
+    imported = import_file(file, symbol="TEST", timeframe=Timeframe.H1, calendar="24/7")
+    bars = imported.bars
+    assert (bars.open[0], bars.high[0], bars.low[0], bars.close[0], bars.volume[0]) == (2, 3, 1, 2, 5)
+    (note,) = imported.report.findings
+    assert str(note) == "note unused-columns (1): columns not used: adj_close."
+
+
+def test_a_file_without_volume_says_so_and_hints_at_a_misspelt_one(tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text(HOURS.replace("volume", "Volumme"))
+    imported = import_file(file, symbol="TEST", timeframe=Timeframe.H1, calendar="24/7")
+    assert not imported.bars.has_volume
+    assert "'Volumme'; did you mean 'volume'?" in imported.report.findings[0].message
+    assert imported.report.findings[1].code == "no-volume"
+    file.write_text("time,open,high,low,close,volume\n2017-01-02T00:00Z,1,2,0.5,1,\n")
+    empty = import_file(file, symbol="TEST", timeframe=Timeframe.H1, calendar="24/7")
+    assert [finding.code for finding in empty.report.findings] == ["no-volume"]
+
+
+def test_quoted_fields_and_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    plain = accepted(tmp_path, HOURS)
+    quoted = "\n".join(
+        ",".join(f'"{cell}"' for cell in line.split(",")) for line in HOURS.strip().split("\n")
+    )
+    assert accepted(tmp_path, quoted).digest() == plain.digest()
+    assert "decimal-comma: seen '1,100'" in refused(tmp_path, quoted.replace('"1.10"', '"1,100"'))
+    assert "ragged-row" in refused(tmp_path, quoted + '\n"2017-01-02T05:00:00Z","1.1"')
+    file = tmp_path / "prices.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + HOURS.replace("\n", "\r\n").encode())
+    assert (
+        import_file(file, symbol="TEST", timeframe=Timeframe.H1).bars.close.tolist() == plain.close.tolist()
+    )
+    file.write_bytes(gzip.compress(HOURS.encode()[:80]) + gzip.compress(HOURS.encode()[80:]))
+    assert (
+        import_file(file, symbol="TEST", timeframe=Timeframe.H1).bars.close.tolist() == plain.close.tolist()
+    )
+
+
+def test_bid_and_ask_alone_trade_at_the_mid(tmp_path: Path) -> None:
+    bars = with_quotes(walk(stamps("24/5", Timeframe.H1, 50), Timeframe.H1, "24/5", symbol="EURUSD"))
+    file = tmp_path / "quotes.parquet"
+    frame_of(bars).select("time", *QUOTE_COLUMNS).write_parquet(file)
+    imported = import_file(file, symbol="EURUSD", timeframe=Timeframe.H1).bars
+    assert imported.quotes is not None
+    np.testing.assert_allclose(imported.close, bars.close, rtol=1e-12)
+    np.testing.assert_array_equal(imported.high, (imported.quotes.bid_high + imported.quotes.ask_high) / 2)
+    frame_of(bars).write_parquet(file)  # traded prices beside the quotes are kept
+    assert (
+        import_file(file, symbol="EURUSD", timeframe=Timeframe.H1, calendar="24/5").bars.digest()
+        == bars.digest()
+    )
+    frame_of(bars).drop("ask_low").write_parquet(file)
+    partial = import_file(file, symbol="EURUSD", timeframe=Timeframe.H1)
+    assert partial.bars.quotes is None
+    assert [finding.code for finding in partial.report.warnings] == ["incomplete-quotes"]
+
+
+def test_bad_quotes_are_refused_by_their_own_name(tmp_path: Path) -> None:
+    bars = with_quotes(walk(stamps("24/5", Timeframe.H1, 5), Timeframe.H1, "24/5"))
+    frame = frame_of(bars).with_columns(ask_high=pl.lit(0.5))
+    file = tmp_path / "quotes.parquet"
+    frame.select("time", *QUOTE_COLUMNS).write_parquet(file)
+    with pytest.raises(InvalidBars, match=r"row 1, column ask_high: high-below-low"):
+        import_file(file, symbol="EURUSD", timeframe=Timeframe.H1)
+
+
+TIMES: dict[str, Callable[[pl.Series], pl.Series]] = {
+    "microseconds": lambda time: time,
+    "nanoseconds": lambda time: time * 1_000,
+    "datetime utc": lambda time: time.cast(pl.Datetime("us", "UTC")),
+    "datetime ns": lambda time: time.cast(pl.Datetime("us", "UTC")).dt.cast_time_unit("ns"),
+    "datetime zone": lambda time: time.cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("Asia/Tokyo"),
+    "text": lambda time: time.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%SZ"),
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_parquet_time_columns(tmp_path: Path, kind: str) -> None:
+    bars = walk(stamps("24/5", Timeframe.H1, 50), Timeframe.H1, "24/5")
+    file = tmp_path / "prices.pq"
+    frame_of(bars).with_columns(TIMES[kind](frame_of(bars)["time"]).alias("time")).write_parquet(file)
+    assert (
+        import_file(file, symbol="T", timeframe=Timeframe.H1, calendar="24/5").bars.digest() == bars.digest()
+    )
+
+
+def test_parquet_dates_naive_times_nulls_and_wrong_types(tmp_path: Path) -> None:
+    days = walk(stamps("XNYS", Timeframe.D1, 20), Timeframe.D1, "XNYS")
+    file = tmp_path / "days.parquet"
+
+    def write(column: str, values: pl.Series) -> None:
+        frame_of(days).with_columns(values.alias(column)).write_parquet(file)
+
+    def message() -> str:
+        with pytest.raises(InvalidBars) as caught:
+            import_file(file, symbol="T", timeframe=Timeframe.D1, calendar="XNYS")
+        return str(caught.value)
+
+    time = frame_of(days)["time"].cast(pl.Datetime("us"))
+    write("time", time.cast(pl.Date))
+    assert (
+        import_file(file, symbol="T", timeframe=Timeframe.D1, calendar="XNYS").bars.digest() == days.digest()
+    )
+    write("time", time)
+    assert (
+        import_file(file, symbol="T", timeframe=Timeframe.D1, calendar="XNYS").bars.digest() == days.digest()
+    )
+    write("time", time.dt.offset_by("9h"))
+    assert "row 1, column time: naive-time-zone" in message()
+    write("time", time.cast(pl.Date).set(pl.Series([True] + [False] * 19), None))
+    assert "row 1, column time: missing-value: seen nothing" in message()
+    write("time", time.set(pl.Series([True] + [False] * 19), None))
+    assert "row 1, column time: missing-value: seen nothing" in message()
+    write("time", pl.Series([1.5] * 20))
+    assert "time-not-recognised: the type is Float64" in message()
+    write("close", pl.Series([[1.0]] * 20))
+    assert "column close: column-type: seen" in message()
+    write("close", pl.Series([None] + [100.0] * 19))
+    assert "row 1, column close: not-finite: seen nothing" in message()
+    frame_of(days)[:0].write_parquet(file)
+    assert "columns but no rows" in message()
+    pl.DataFrame({"a": [1], "A": [2]}).write_parquet(file)
+    assert "duplicate-column: seen 'a' more than once" in message()
+
+
+def test_a_cut_off_parquet_file_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
+    file, whole = tmp_path / "cut.parquet", tmp_path / "whole.parquet"
+    frame_of(walk(stamps("24/5", Timeframe.H1, 500), Timeframe.H1, "24/5")).write_parquet(whole)
+    content = whole.read_bytes()
+    for length in range(4, len(content), len(content) // 12):
+        file.write_bytes(content[:length])
+        with pytest.raises(InvalidBars, match="corrupt-parquet"):
+            import_file(file, symbol="T", timeframe=Timeframe.H1)
+
+
+def test_a_file_that_unpacks_too_large_is_refused(tmp_path: Path) -> None:
+    from ktrdr.market.tables import read_table
+
+    file = tmp_path / "bomb.csv.gz"
+    file.write_bytes(gzip.compress(HOURS.encode() * 100))
+    with pytest.raises(InvalidBars, match="too-large"):
+        read_table(file, most_bytes=1000)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="Check the path"):
+        import_file(tmp_path / "absent.csv", symbol="T", timeframe=Timeframe.H1)
+    with pytest.raises(InvalidBars, match="unreadable: the file cannot be opened"):
+        import_file(tmp_path, symbol="T", timeframe=Timeframe.H1)
+
+
+def test_wrong_options_are_told_before_the_file_is_read(tmp_path: Path) -> None:
+    for options, told in (
+        ({"symbol": "../T"}, "not a symbol name"),
+        ({"calendar": "XNYSE!"}, "Unknown calendar"),
+        ({"policy": "repare"}, r"Unknown policy 'repare'; did you mean 'repair'\?"),
+    ):
+        with pytest.raises(InvalidInput, match=told):
+            import_file(tmp_path / "absent", **{"symbol": "T", "timeframe": Timeframe.H1} | options)  # type: ignore[arg-type]
+
+
+def test_repair_sorts_drops_repeated_rows_widens_and_fills_volume(tmp_path: Path) -> None:
+    header, *rows = HOURS.strip().split("\n")
+    rows[2] = "2017-01-02T02:00:00Z,1.301,1.30,1.10,1.25,"  # the open is just above the high; no volume
+    file = tmp_path / "prices.csv"
+    file.write_text("\n".join([header, rows[4], rows[0], rows[1], rows[1], rows[2], rows[3]]))
+    imported = import_file(file, symbol="TEST", timeframe=Timeframe.H1, calendar="24/7", policy="repair")
+    assert imported.bars.close.tolist() == [1.15, 1.2, 1.25, 1.3, 1.35]
+    assert imported.bars.high[2] == 1.301
+    assert imported.bars.volume.tolist() == [10, 11, 0, 13, 14]
+    repaired = {
+        finding.code: finding.places for finding in imported.report.findings if finding.severity == "repaired"
+    }
+    assert repaired == {
+        "out-of-order": ("row 3",),
+        "duplicate-equal": ("row 5",),
+        "not-finite": ("row 6",),
+        "outside-range": ("row 6",),
+    }
+    assert len(imported.report.notes()) == 4
+    assert imported.report.rows_kept == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["nan", "zero", "other duplicate", "impossible spike", "negative volume", "high below low"]
+)
+def test_repair_does_not_invent(tmp_path: Path, name: str) -> None:
+    message = refused(tmp_path, HOURS.replace(ROW, ROW_FAULTS[name][0]), policy="repair")
+    assert "cannot be repaired" in message
+
+
+def test_the_report_as_text_and_json(tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text(HOURS)
+    report = import_file(file, symbol="TEST", timeframe=Timeframe.H1).report
+    assert report.lines()[0] == f"{file}: 5 of 5 rows kept as TEST 1h"
+    assert report.lines()[1].startswith("calendar XNYS: inferred")
+    assert report.notes() == ()
+    content = report.to_json()
+    assert (content["timeframe"], content["rows_kept"], content["policy"]) == ("1h", 5, "refuse")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bars=any_bars((Timeframe.M15, Timeframe.H1, Timeframe.H4, Timeframe.D1, Timeframe.W1)))
+def test_what_is_written_is_read_back_equal(tmp_path: Path, bars: Bars) -> None:
+    file = tmp_path / "law.csv.gz"
+    text = frame_of(bars).with_columns(
+        pl.col("time").cast(pl.Datetime("us")).dt.to_string("%Y-%m-%dT%H:%M:%SZ")
+    )
+    file.write_bytes(gzip.compress(text.write_csv().encode()))
+    imported = import_file(file, symbol=bars.symbol, timeframe=bars.timeframe, calendar=bars.calendar).bars
+    assert imported.digest() == bars.digest()
