@@ -114,7 +114,7 @@ class Dispatcher:
             kind,
             prefer_gpu=bool(wants.get("prefer_gpu")),
             require_gpu=bool(wants.get("require_gpu")),
-            rather_not=operation.worker_id if operation.child_deaths else None,
+            rather_not=operation.worker_id if operation.failures else None,
         )
         if worker is None:
             return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from ktrdr.operations.model import OperationType
-from support.control_plane import ControlPlane, calm
+from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.model import NewOperation, OperationType
+from support.control_plane import STILL, ControlPlane, calm
 
 TRAINING = OperationType.TRAINING
 
@@ -136,11 +139,9 @@ async def test_an_unreachable_worker_is_refused_no_route_and_passed_over(plane: 
 
 
 @pytest.mark.parametrize("word", ["crash", "hang"])
-async def test_without_an_answer_the_same_attempt_goes_to_the_same_worker_again(tmp_path, word: str) -> None:
-    from dataclasses import replace
-
-    from support.control_plane import STILL
-
+async def test_without_an_answer_the_same_attempt_goes_to_the_same_worker_again(
+    tmp_path: Path, word: str
+) -> None:
     plane = ControlPlane(tmp_path, replace(STILL, http_timeout_s=0.05))
     async with plane.running():
         worker = await plane.join("w1")
@@ -171,8 +172,6 @@ async def test_a_worker_that_saw_a_later_attempt_gets_a_later_one(plane: Control
 
 
 async def test_a_spec_that_cannot_be_read_fails_the_operation(plane: ControlPlane) -> None:
-    from ktrdr.operations.model import NewOperation
-
     await plane.join("w1")
     new = NewOperation(operation_id="odd", operation_type=OperationType.BACKTESTING, spec=b'{"kind":"x"}')
     await plane.store.submit(new, plane.clock.now())
@@ -189,8 +188,6 @@ async def test_work_far_back_in_the_queue_is_found_for_a_free_worker_of_its_kind
 
 
 async def test_a_failing_pass_does_not_end_the_dispatcher(plane: ControlPlane) -> None:
-    from ktrdr.operations.memory import MemoryStore
-
     class Stumbling(MemoryStore):
         stumbles = 1
 
