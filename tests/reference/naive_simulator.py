@@ -24,8 +24,9 @@ class Position:
     confidence: float
     atr: float | None
     best: float
-    low: float
-    high: float
+    trail_atr: float | None = None  # the trailing distance is fixed by the first entry
+    low: float = math.inf  # extremes of the bars seen whole
+    high: float = -math.inf
 
 
 @dataclass
@@ -153,7 +154,7 @@ class NaiveSimulator:
         self.cash -= side * units * price + paid
         if self.position is None:
             self.position = Position(
-                side, units, price, t, paid, units * worse, order.confidence, order.atr, price, price, price
+                side, units, price, t, paid, units * worse, order.confidence, order.atr, price, order.atr
             )
         else:
             p = self.position
@@ -210,7 +211,7 @@ class NaiveSimulator:
         if s.trailing_stop is not None:
             stops.append((p.best - p.side * p.best * s.trailing_stop, -1, "trailing_stop"))
         if s.trailing_stop_atr is not None:
-            stops.append((p.best - p.side * p.trail_atr * s.trailing_stop_atr, -1, "trailing_stop"))  # type: ignore[attr-defined]
+            stops.append((p.best - p.side * p.trail_atr * s.trailing_stop_atr, -1, "trailing_stop"))
         if s.take_profit is not None:
             targets.append(p.price + p.side * p.price * s.take_profit)
         if s.take_profit_atr is not None:
@@ -223,8 +224,6 @@ class NaiveSimulator:
         p = self.position
         if p is None:
             return
-        if p.row == t and not hasattr(p, "trail_atr"):
-            p.trail_atr = p.atr  # the trailing distance is fixed by the first entry
         opened, high, low = (float(getattr(self.bars, name)[t]) for name in ("open", "high", "low"))
         stop, name, target = self.levels()
         against, towards = (low, high) if p.side > 0 else (high, low)

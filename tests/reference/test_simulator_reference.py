@@ -118,7 +118,7 @@ def configs(draw: hs.DrawFn) -> SimulationConfig:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     config=configs(),
     seed=hs.integers(0, 10_000),
