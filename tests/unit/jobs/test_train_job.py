@@ -62,7 +62,7 @@ def test_the_job_gives_a_bundle_and_a_result(
     spec: TrainingSpec, store: FileArtifactStore, tmp_path: Path, drained: Drained
 ) -> None:
     _, result = drained(run_job(spec, JobEnvironment(store, tmp_path)))
-    assert set(result.artifacts) == {"model", "result"}
+    assert set(result.artifacts) == {"model.onnx", "weights.safetensors", "model", "result"}
     document = json.loads(store.read(result.artifacts["result"]))
     assert document["kind"] == "training"
     assert document["model_digest"] == result.artifacts["model"] == result.summary["model_digest"]
