@@ -1,0 +1,224 @@
+"""Who may ask, and how much."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ktrdr.backend.config import LOOPBACK, PRIVATE, BackendConfig, is_loopback, read_networks
+from ktrdr.backend.guards import JSON_BODY_CAP, Guard
+from ktrdr.errors import InvalidSetting
+from ktrdr.protocol.transports import Answer, AsgiTransport
+
+SHA = "a" * 64
+
+
+async def _inner(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the whole body and says how long it was."""
+    size, more, gone = 0, True, False
+    while more:
+        message = await receive()
+        gone = message["type"] == "http.disconnect"
+        size += len(message.get("body", b""))
+        more = not gone and message.get("more_body", False)
+    text = b"gone" if gone else str(size).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def _ask(
+    config: BackendConfig,
+    path: str = "/api/v1/operations",
+    method: str = "GET",
+    host: str = "127.0.0.1:8000",
+    **headers: str,
+) -> Answer:
+    sent = {"host": host} | {k.replace("_", "-"): v for k, v in headers.items()}
+    transport = AsgiTransport({"http://127.0.0.1": Guard(_inner, config)})
+    return await transport.request(method, f"http://127.0.0.1{path}", headers=sent)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> BackendConfig:
+    return BackendConfig(home=tmp_path)
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> BackendConfig:
+    return BackendConfig(home=tmp_path, api_token="api", worker_token="enrol", loopback_only=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000", "127.8.8.8"])
+async def test_local_names_are_served(local: BackendConfig, host: str) -> None:
+    assert (await _ask(local, host=host)).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "192.168.1.2:8000", "localhost.evil.example", ""])
+async def test_other_hosts_are_refused_on_loopback(local: BackendConfig, host: str) -> None:
+    answer = await _ask(local, host=host)
+    assert answer.status == 421
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_pages_of_other_origins_are_refused_on_loopback(local: BackendConfig) -> None:
+    assert (await _ask(local, origin="http://evil.example")).status == 403
+    assert (await _ask(local, origin="null")).status == 403
+    assert (await _ask(local, origin="http://localhost:3000")).status == 200
+
+
+async def test_without_a_token_only_loopback_is_served(local: BackendConfig) -> None:
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/v1/operations",
+        "headers": [(b"host", b"localhost")],
+        "server": ("192.168.1.5", 8000),
+    }
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def receive() -> dict:
+        return {"type": "http.request"}
+
+    await Guard(_inner, local)(scope, receive, send)
+    assert sent[0]["status"] == 403
+    scope["server"] = ("127.0.0.1", 8000)
+    await Guard(_inner, local)(scope, receive, send)
+    assert sent[2]["status"] == 200
+
+
+async def test_other_traffic_than_http_passes(local: BackendConfig) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    await Guard(app, local)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+    assert seen == ["lifespan"]
+
+
+@pytest.mark.parametrize(
+    ("path", "credential", "status"),
+    [
+        ("/health", None, 200),
+        ("/api/v1/operations", None, 401),
+        ("/api/v1/operations", "Bearer api", 200),
+        ("/api/v1/operations", "bearer api", 200),
+        ("/api/v1/operations", "Bearer enrol", 401),
+        ("/api/v1/operations", "Bearer wrong", 401),
+        ("/api/v1/operations", "Basic api", 401),
+        ("/api/v1/operations", "api", 401),
+        ("/api/v1/workers/register", "Bearer enrol", 200),
+        ("/api/v1/workers/w/report", "Bearer enrol", 200),
+        ("/api/v1/workers/w/drain", "Bearer enrol", 401),
+        (f"/api/v1/artifacts/{SHA}", "Bearer enrol", 200),
+        (f"/api/v1/artifacts/{SHA}", None, 401),
+        ("/docs", None, 401),
+        ("/openapi.json", None, 401),
+    ],
+)
+async def test_credentials(secured: BackendConfig, path: str, credential: str | None, status: int) -> None:
+    headers = {} if credential is None else {"authorization": credential}
+    answer = await _ask(secured, path, host="anything.example", **headers)
+    assert answer.status == status
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        ("/api/v1/backtests/start", "application/json", 200),
+        ("/api/v1/backtests/start", "application/json; charset=utf-8", 200),
+        ("/api/v1/backtests/start", "text/plain", 415),
+        ("/api/v1/backtests/start", "", 415),
+        ("/api/v1/data/import", "application/octet-stream", 200),
+        ("/api/v1/data/import", "text/csv", 415),
+        (f"/api/v1/artifacts/{SHA}", "application/octet-stream", 200),
+    ],
+)
+async def test_content_types(local: BackendConfig, path: str, kind: str, status: int) -> None:
+    answer = await _ask(local, path, "POST", content_length="2", content_type=kind)
+    assert answer.status == status
+
+
+async def test_a_body_of_nothing_needs_no_type(local: BackendConfig) -> None:
+    assert (await _ask(local, "/api/v1/operations/x/cancel", "POST", content_length="0")).status == 200
+
+
+async def test_declared_sizes(local: BackendConfig) -> None:
+    big = {"content_length": str(JSON_BODY_CAP + 1)}
+    answer = await _ask(local, "/api/v1/backtests/start", "POST", content_type="application/json", **big)
+    assert answer.status == 413
+    raw = {"content_type": "application/octet-stream"} | big
+    assert (await _ask(local, "/api/v1/data/import", "POST", **raw)).status == 200
+    odd = await _ask(local, "/x", "POST", content_type="application/json", content_length="-1")
+    assert odd.status == 413
+
+
+async def test_a_body_that_grows_beyond_the_cap_is_cut(local: BackendConfig) -> None:
+    chunk = b"x" * (1 << 16)
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"host", b"localhost"),
+        (b"transfer-encoding", b"chunked"),
+        (b"content-type", b"application/json"),
+    ]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/backtests/start", "headers": headers}
+    await Guard(_inner, local)(scope, receive, send)
+    assert sent[1]["body"] == b"gone"
+
+
+# --- configuration --------------------------------------------------------------------------------------------------
+
+
+def test_loopback_names() -> None:
+    assert all(is_loopback(h) for h in ("127.0.0.1", "localhost", "::1", "[::1]", "127.1.2.3"))
+    assert not any(is_loopback(h) for h in ("0.0.0.0", "::", "192.168.0.1", "example.org", ""))
+
+
+def test_off_loopback_needs_a_token(tmp_path: Path) -> None:
+    env = {"KTRDR_HOME": str(tmp_path)}
+    with pytest.raises(InvalidSetting, match="KTRDR_API_TOKEN"):
+        BackendConfig.from_environment("0.0.0.0", environ=env)
+    config = BackendConfig.from_environment("0.0.0.0", environ=env | {"KTRDR_API_TOKEN": "t"})
+    assert (config.loopback_only, config.networks, config.worker_token) == (False, PRIVATE, "t")
+
+
+def test_a_local_backend_needs_nothing(tmp_path: Path) -> None:
+    config = BackendConfig.from_environment(environ={"KTRDR_HOME": str(tmp_path)})
+    assert (config.loopback_only, config.networks, config.api_token) == (True, LOOPBACK, None)
+    assert config.strategy_roots[0] == tmp_path / "strategies"
+
+
+def test_networks_and_enrolment_token_by_environment(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("enrol\n")
+    env = {
+        "KTRDR_HOME": str(tmp_path),
+        "KTRDR_API_TOKEN": "api",
+        "KTRDR_ENROLMENT_TOKEN_FILE": str(secret),
+        "KTRDR_ALLOWED_WORKER_NETWORKS": "10.0.0.0/8, 192.168.1.0/24",
+    }
+    config = BackendConfig.from_environment("0.0.0.0", environ=env)
+    assert [str(n) for n in config.networks] == ["10.0.0.0/8", "192.168.1.0/24"]
+    assert (config.api_token, config.worker_token) == ("api", "enrol")
+
+
+def test_a_wrong_network_is_named() -> None:
+    with pytest.raises(InvalidSetting, match=r"'10\.0\.0' is not a network"):
+        read_networks("10.0.0")
+    assert read_networks("::1/128") == (ipaddress.ip_network("::1/128"),)

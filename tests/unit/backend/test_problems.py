@@ -1,0 +1,140 @@
+"""Every error of the tree is a problem with a status."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fastapi import FastAPI
+
+from ktrdr import errors
+from ktrdr.backend import problems
+from ktrdr.errors import FieldError, InvalidStrategy, KtrdrError, NotAuthorised, Unavailable
+from ktrdr.protocol.transports import AsgiTransport
+from support.control_plane import ControlPlane
+
+_EXPECTED = {
+    "KtrdrError": 500,
+    "InvalidInput": 422,
+    "InvalidStrategy": 422,
+    "InvalidBars": 422,
+    "TooFewBars": 422,
+    "InvalidModel": 422,
+    "InvalidSetting": 422,
+    "MissingExtra": 422,
+    "NotFound": 404,
+    "NotAuthorised": 401,
+    "Conflict": 409,
+    "InvalidTransition": 409,
+    "Unavailable": 503,
+    "NoWorkers": 503,
+    "WorkerBusy": 503,
+    "ServerUnreachable": 502,
+    "NoAnswer": 502,
+    "CorruptArtifact": 500,
+    "OperationFailed": 409,
+    "Cancelled": 409,
+}
+
+
+def _classes() -> dict[str, type[KtrdrError]]:
+    found = {name: getattr(errors, name) for name in errors.__all__}
+    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, KtrdrError)}
+
+
+def test_every_class_of_the_tree_has_its_status() -> None:
+    statuses = {name: problems.status_of(cls.__new__(cls)) for name, cls in _classes().items()}
+    assert statuses == _EXPECTED
+
+
+def test_a_problem_carries_every_fault_with_its_line() -> None:
+    error = InvalidStrategy("bad", [FieldError("/indicators", "missing", 3, 1), FieldError("/name", "empty")])
+    body = problems.problem_of(error, "/x").model_dump(exclude_none=True)
+    assert body == {
+        "type": "urn:ktrdr:problem:invalid-strategy",
+        "title": "The strategy is not valid",
+        "status": 422,
+        "detail": "bad",
+        "instance": "/x",
+        "errors": [
+            {"pointer": "/indicators", "message": "missing", "line": 3, "column": 1},
+            {"pointer": "/name", "message": "empty"},
+        ],
+    }
+
+
+def test_headers_that_belong_to_an_error() -> None:
+    assert problems.error_response(Unavailable("later", 1.2)).headers["retry-after"] == "2"
+    assert "retry-after" not in problems.error_response(Unavailable("later")).headers
+    assert problems.error_response(NotAuthorised("no")).headers["www-authenticate"] == "Bearer"
+
+
+async def test_what_the_framework_refuses_is_a_problem_too(plane: ControlPlane) -> None:
+    answers = [
+        await plane.ask("GET", "/api/v1/nowhere"),
+        await plane.ask("PATCH", "/api/v1/operations"),
+        await plane.ask("GET", "/api/v1/operations?limit=0"),
+        await plane.ask("POST", "/api/v1/backtests/start", {"simbol": 1, "commission": -1}),
+    ]
+    assert [a.status for a in answers] == [404, 405, 422, 422]
+    for answer in answers:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status
+    missing, method, query, body = (a.json() for a in answers)
+    assert "There is no route /api/v1/nowhere" in missing["detail"]
+    assert "does not take PATCH" in method["detail"]
+    assert query["errors"][0]["pointer"] == "query/limit"
+    assert {e["pointer"] for e in body["errors"]} == {"/simbol", "/commission"}
+    assert "2 faults" in body["detail"]
+
+
+async def test_a_bug_is_a_problem_that_says_so() -> None:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/bug")
+    async def bug() -> None:
+        raise ValueError("inner words")
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        from starlette.exceptions import HTTPException
+
+        raise HTTPException(418, "short and stout")
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise KtrdrError("broken inside")
+
+    transport = AsgiTransport({"http://x": _quiet(app)})
+    answer = await transport.request("GET", "http://x/bug")
+    assert (answer.status, answer.json()["type"]) == (500, "urn:ktrdr:problem:internal-error")
+    assert "inner words" not in answer.body.decode()
+    short = await transport.request("GET", "http://x/teapot")
+    assert json.loads(short.body)["detail"] == "short and stout"
+    assert (await transport.request("GET", "http://x/broken")).status == 500
+
+
+def _quiet(app: FastAPI):
+    """Starlette answers a crash and then raises it again for the server's log."""
+
+    async def inner(scope, receive, send) -> None:
+        try:
+            await app(scope, receive, send)
+        except ValueError:
+            return
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("location", "pointer"),
+    [
+        (("body", "a", 0, "b/c~"), "/a/0/b~1c~0"),
+        (("body",), ""),
+        (("query", "limit"), "query/limit"),
+        ((), ""),
+    ],
+)
+def test_pointers(location: tuple, pointer: str) -> None:
+    assert problems._pointer(location) == pointer
