@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -82,7 +81,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> JobEnvironment:
 
 
 @pytest.fixture(scope="module", params=LIBRARY.names())
-def road(request: pytest.FixtureRequest, env: JobEnvironment) -> Iterator[Road]:
+def road(request: pytest.FixtureRequest, env: JobEnvironment) -> Road:
     strategy = LIBRARY.get(request.param)
     market = MarketStore(env.scratch / "data", env.artifacts)
     datasets = [
@@ -113,7 +112,7 @@ def road(request: pytest.FixtureRequest, env: JobEnvironment) -> Iterator[Road]:
             start_date=(end + timedelta(days=1)).isoformat(),
         )
         backtests[symbol] = (spec, drain(run_job(spec, env)))
-    yield Road(strategy, training, trained, backtests, env)
+    return Road(strategy, training, trained, backtests, env)
 
 
 def test_it_trades_at_least_twenty_times_on_dates_it_never_saw(road: Road) -> None:
