@@ -34,7 +34,8 @@ def __getattr__(name: str) -> FastAPI:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     from ktrdr.workers.server import app_from_environment  # lazy: a server is asking
 
-    return app_from_environment(BacktestWorker)
+    made = globals()["app"] = app_from_environment(BacktestWorker)  # once: servers ask more than once
+    return made
 
 
 if __name__ == "__main__":

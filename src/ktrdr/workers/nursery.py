@@ -14,10 +14,10 @@ pipe attached; the answers are ``{"pid": n}`` and, in mode ``fork``, ``{"exited"
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -26,16 +26,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["Nursery", "die_with_parent", "main", "peak_bytes"]
+__all__ = ["Nursery", "main", "peak_bytes"]
 
 RunFolder = Callable[[Path, "str | None", int], int]
 _MAX_MESSAGE = 1 << 16
-
-
-def die_with_parent() -> None:
-    """Linux: ask the kernel to kill this process when its parent ends. Elsewhere the lifeline pipe alone does it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # 1 = PR_SET_PDEATHSIG
 
 
 def peak_bytes(ru_maxrss: int) -> int:
@@ -119,7 +113,6 @@ class Nursery:
             for number in (signal.SIGCHLD, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             self._control.close()
-            die_with_parent()
             code = self._run_folder(folder, token, lifeline)
         finally:
             _flush()
@@ -159,7 +152,6 @@ def _preload(modules: Sequence[str]) -> None:
 
 def serve_single(control: socket.socket, run_folder: RunFolder) -> int:
     """Wait for one job and be it; returns its exit code, 0 if the worker went away first."""
-    die_with_parent()
     content, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 1)
     if not content:
         return 0
@@ -168,10 +160,24 @@ def serve_single(control: socket.socket, run_folder: RunFolder) -> int:
     return run_folder(Path(request["folder"]), request["token"], fds[0])
 
 
+def _watch_over(control: socket.socket) -> None:
+    """Fork a process that ends this process group when the worker goes away, even while the job holds the GIL.
+
+    It must be called before anything starts threads. The worker ends it together with the group.
+    """
+    if os.fork() == 0:
+        watch = select.poll()
+        watch.register(control, 0)  # nothing but the hang-up
+        watch.poll()
+        os.killpg(0, signal.SIGKILL)
+
+
 def main(arguments: Sequence[str]) -> int:
     """``FD MODE MODULE...``; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(arguments[0]))
+    if arguments[1] == "single":
+        _watch_over(control)
     _preload(arguments[2:])
     from ktrdr.workers.child import run_folder  # after the preload, so that its cost is not paid twice
 
