@@ -41,7 +41,7 @@ def stamps(calendar: str, timeframe: Timeframe, count: int, start: int = MONDAY)
         weekday = (days // DAY + 3) % 7
         dates = days[weekday < 5][:: 5 if timeframe is Timeframe.W1 else 1][:count]
         return kind.open_stamp(dates)
-    every = start + np.arange(8 * count + 1000, dtype=np.int64) * step
+    every = start + np.arange(8 * count + 5 * DAY // step, dtype=np.int64) * step
     wall = to_wall(every, kind.zone)
     if calendar == "24/5":
         since_sunday = (wall - (3 * DAY + 17 * HOUR)) % (7 * DAY)

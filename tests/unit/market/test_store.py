@@ -15,15 +15,12 @@ from ktrdr.errors import Conflict, CorruptArtifact, InvalidInput, NotFound
 from ktrdr.market import MarketStore, check_symbol, dataset_artifacts, load_dataset, read_manifest, resample
 from ktrdr.timeframe import Timeframe
 from support.market_bars import any_bars, stamps, walk, with_quotes
+from support.market_writers import append_in_turn, daily
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> MarketStore:
     return MarketStore(tmp_path / "market", FileArtifactStore(tmp_path / "artifacts"))
-
-
-def daily(count: int = 600, symbol: str = "SPY", seed: int = 1) -> Bars:
-    return walk(stamps("XNYS", Timeframe.D1, count), Timeframe.D1, "XNYS", symbol=symbol, seed=seed)
 
 
 def test_saved_and_loaded_are_equal(store: MarketStore) -> None:
@@ -297,27 +294,13 @@ def test_a_lost_segment_file_is_written_again(store: MarketStore) -> None:
     assert store.load("SPY", Timeframe.D1).digest() == daily(300).digest()
 
 
-def _append_in_turn(
-    root: str, artifacts: str, index: int, barrier: "multiprocessing.synchronize.Barrier"
-) -> None:
-    bars = daily(400)
-    own = MarketStore(Path(root), FileArtifactStore(Path(artifacts)))
-    barrier.wait(60)
-    own.save(bars[:100].with_symbol(f"OWN{index}"))
-    for end in range(120, 401, 40):
-        try:
-            own.append(bars[:end])
-        except Conflict:  # another process is ahead; what it stored is longer than this piece
-            continue
-
-
 @pytest.mark.integration
 def test_writers_in_several_processes_lose_nothing(store: MarketStore) -> None:
     store.save(daily(400)[:100])
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)
     arguments = [(str(store.root), str(store.artifacts.root), index, barrier) for index in range(3)]
-    children = [context.Process(target=_append_in_turn, args=each) for each in arguments]
+    children = [context.Process(target=append_in_turn, args=each) for each in arguments]
     for child in children:
         child.start()
     for child in children:
