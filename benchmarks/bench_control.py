@@ -1,0 +1,237 @@
+"""The platform's answer times over loopback, by real processes: a backend and two workers as ``ktrdr up`` starts them.
+
+Run: ``python benchmarks/bench_control.py``. SQLite with its durable settings, in a home of its own; one operation at a
+time, so that nobody waits in a queue. The client is ``http.client`` on one kept-alive connection with small requests,
+so that the client's own cost (about 0.1 ms) does not hide the server's.
+
+- accepted: from sending ``POST /backtests/start`` until the ledger's time of the worker's acceptance (``started_at``).
+  The submission is durable before the POST's answer, the assignment before the worker hears of it. Both clocks are
+  this machine's. Goal: p50 <= 15 ms.
+- visible: from sending the POST until ``GET /operations/{id}`` has answered with a status after ``assigned``; the
+  client asks with ``wait`` and ``If-None-Match``, so it is told of a change and does not poll. Goal: p50 <= 100 ms.
+- GET: ``GET /operations/{id}`` of a training that runs meanwhile. Goal: p50 <= 5 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from ktrdr.cli.fleet import Fleet, FleetPlan
+from table import Row, render
+
+STARTS, GETS = 40, 600
+_WARM = 5
+_PAUSE_S = 0.3  # between operations: the next one finds the fleet idle, as a user's would
+_ENDED = ("completed", "failed", "cancelled")
+STRATEGY = """
+name: bench_control
+version: "3.0"
+description: small, so that the platform is measured and not the job
+training_data: {symbols: [SP500], timeframes: [1d], start_date: 2005-01-01, end_date: 2012-12-31}
+indicators:
+  rsi_14: {type: rsi, period: 14}
+fuzzy_sets:
+  momentum: {indicator: rsi_14, low: [-.inf, -.inf, 30, 50], middle: [30, 50, 70], high: [50, 70, .inf, .inf]}
+nn_inputs:
+  - {fuzzy_set: momentum, timeframes: all}
+model: {type: mlp, architecture: {hidden_layers: [8]}}
+training:
+  labels: {source: forward_return, horizon_bars: 5, threshold: 0.001}
+  epochs: EPOCHS
+  batch_size: 32
+decisions: {confidence_threshold: 0.34}
+backtest: {initial_capital: 100000}
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A 2xx answer."""
+
+    body: Any
+    etag: str
+
+
+class Wire:
+    """One kept-alive connection to the backend; JSON in, JSON out, raises for any other answer than 2xx."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self._http = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120.0)
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        """A request below /api/v1."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = None
+        if body is not None:
+            content, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        self._http.request(method, f"/api/v1{path}", content, sent)
+        answer = self._http.getresponse()
+        text = answer.read()
+        if answer.status // 100 != 2:
+            raise RuntimeError(f"{method} {path} answered {answer.status}: {text[:500].decode()}")
+        return Answer(json.loads(text) if text else None, answer.headers.get("ETag", ""))
+
+    def until(self, operation_id: str, *statuses: str) -> Any:
+        """The operation as soon as it has one of the statuses; told by the backend, not polled."""
+        known = '"nothing"'
+        while True:
+            answer = self.ask("GET", f"/operations/{operation_id}?wait=60", If_None_Match=known)
+            if answer.body["status"] in statuses:
+                return answer.body
+            if answer.body["status"] in _ENDED:
+                raise RuntimeError(f"{operation_id} is {answer.body['status']}: {answer.body['error']}")
+            known = answer.etag
+
+
+@dataclass
+class Times:
+    """Milliseconds, one entry per repetition, and the CPU seconds of each by the processes that were watched."""
+
+    ms: dict[str, list[float]] = field(default_factory=dict)
+    cpu_s: float = 0.0
+
+    def add(self, name: str, seconds: float) -> None:
+        self.ms.setdefault(name, []).append(seconds * 1e3)
+
+    def p(self, name: str, quantile: float) -> float:
+        return percentile(self.ms[name], quantile)
+
+
+def percentile(values: Sequence[float], quantile: float) -> float:
+    """The smallest value that at least ``quantile`` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(quantile * len(ordered)) - 1)]
+
+
+def start_times(wire: Wire, body: object, repetitions: int, cpu: Callable[[], float]) -> Times:
+    """How long starts take on an idle fleet; ``cpu`` gives the fleet's CPU seconds so far."""
+    times = Times()
+    for number in range(-_WARM, repetitions):
+        if number == 0:
+            times, spent = Times(), cpu()
+        time.sleep(_PAUSE_S)
+        wall, begin = time.time(), time.perf_counter()
+        answer = wire.ask("POST", "/backtests/start", body)
+        answered = time.perf_counter() - begin
+        operation = wire.until(answer.body["operation_id"], "running", *_ENDED)
+        visible = time.perf_counter() - begin
+        times.add("answered", answered)
+        times.add("visible", visible)
+        times.add("accepted", datetime.fromisoformat(operation["started_at"]).timestamp() - wall)
+        ended = wire.until(operation["operation_id"], *_ENDED)
+        times.add("ended", time.perf_counter() - begin)
+        if ended["status"] != "completed":
+            raise RuntimeError(f"{ended['operation_id']} is {ended['status']}: {ended['error']}")
+    times.cpu_s = (cpu() - spent) / repetitions
+    return times
+
+
+def get_times(wire: Wire, operation_id: str, repetitions: int, cpu: Callable[[], float]) -> Times:
+    """How long a GET of a running operation takes, one after the other without a pause."""
+    times, spent = Times(), 0.0
+    for number in range(-_WARM, repetitions):
+        if number == 0:
+            times, spent = Times(), cpu()
+        begin = time.perf_counter()
+        answer = wire.ask("GET", f"/operations/{operation_id}")
+        times.add("get", time.perf_counter() - begin)
+        if answer.body["status"] != "running":
+            raise RuntimeError(f"{operation_id} is {answer.body['status']} and not running")
+    times.cpu_s = (cpu() - spent) / repetitions
+    return times
+
+
+def cpu_of(processes: Sequence[psutil.Process]) -> float:
+    """CPU seconds so far, user and system, of processes and the children they have waited for."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
+@contextlib.contextmanager
+def fleet() -> Iterator[str]:
+    """A fleet in a home of its own; its URL."""
+    with tempfile.TemporaryDirectory() as home:
+        plan = FleetPlan(home=Path(home), port=0, training_workers=1, backtesting_workers=1)
+        with Fleet(plan, say=print) as running:
+            running.start()
+            yield running.url
+
+
+def measure(starts: int = STARTS, gets: int = GETS) -> tuple[Times, Times]:
+    """Times of starts and of GETs."""
+    with fleet() as url:
+        wire = Wire(url)
+        parts = psutil.Process().children(recursive=True)
+        backend = [part for part in psutil.Process().children() if "backend" in part.cmdline()]
+        wire.ask("POST", "/data/samples")
+        wire.until(_train(wire, epochs=2), "completed")
+        body = {"model_id": _model(wire), "start_date": "2016-01-01", "end_date": "2016-12-31"}
+        started = start_times(wire, body, starts, lambda: cpu_of(parts))
+        running = _train(wire, epochs=10_000)
+        wire.until(running, "running")
+        got = get_times(wire, running, gets, lambda: cpu_of(backend))
+        wire.ask("POST", f"/operations/{running}/cancel")
+        wire.until(running, "cancelled")
+        return started, got
+
+
+def _model(wire: Wire) -> str:
+    """The id of the model, which may be listed a moment after its training is completed."""
+    while not (models := wire.ask("GET", "/models").body["items"]):
+        time.sleep(0.05)
+    model_id: str = models[0]["model_id"]
+    return model_id
+
+
+def _train(wire: Wire, epochs: int) -> str:
+    body = {"strategy": STRATEGY.replace("EPOCHS", str(epochs))}
+    operation_id: str = wire.ask("POST", "/trainings/start", body).body["operation_id"]
+    return operation_id
+
+
+def rows(*, tiny: bool = False) -> list[Row]:
+    """The table's rows."""
+    started, got = measure(2, 10) if tiny else measure()
+
+    def row(key: str, what: str, times: Times, name: str, target: float, note: str = "") -> Row:
+        spread = f"p95 {times.p(name, 0.95):.1f} ms of {len(times.ms[name])}"
+        return Row(
+            key=key,
+            what=what,
+            measured=statistics.median(times.ms[name]),
+            unit="ms",
+            target=target,
+            cpu_s=times.cpu_s,
+            note=f"{spread}{note}",
+        )
+
+    answered = (
+        f"; 202 after {started.p('answered', 0.5):.1f} ms; CPU: the fleet's, for a whole small backtest"
+    )
+    return [
+        row("control.accepted", "POST start -> accepted by worker", started, "accepted", 15.0, answered),
+        row("control.visible", "POST start -> running visible", started, "visible", 100.0),
+        row("control.get", "GET operation while running", got, "get", 5.0, "; CPU: the backend's"),
+    ]
+
+
+if __name__ == "__main__":
+    print(render(rows(), {}))
