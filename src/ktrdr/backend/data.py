@@ -56,7 +56,14 @@ class DataService:
             return await asyncio.to_thread(install_samples, self.market)
 
     async def import_upload(
-        self, path: Path, *, symbol: str, timeframe: str, calendar: str | None, policy: Policy, filename: str
+        self,
+        path: Path,
+        *,
+        symbol: str,
+        timeframe: str,
+        calendar: str | None,
+        policy: Policy,
+        time_zone: str | None = None,
     ) -> tuple[DatasetManifest, list[str]]:
         """Read an uploaded file into the store; one import at a time.
 
@@ -68,10 +75,15 @@ class DataService:
 
         def work() -> tuple[DatasetManifest, list[str]]:
             imported = import_file(
-                path, symbol=symbol, timeframe=Timeframe.parse(timeframe), calendar=calendar, policy=policy
+                path,
+                symbol=symbol,
+                timeframe=Timeframe.parse(timeframe),
+                calendar=calendar,
+                policy=policy,
+                time_zone=time_zone,
             )
             report = imported.report
-            source = f"file {filename}"
+            source = f"file {path.name}"
             manifest = self.market.save(imported.bars, source=source, notes=report.notes())
             return manifest, report.lines()
 

@@ -151,26 +151,28 @@ class OperationsService:
             return
         instance = operation.instance_id if operation.worker_id == worker_id else None
         assignment = Assignment(worker_id, instance or "", delivery.attempt)
+        training = None
+        if operation.operation_type is OperationType.TRAINING and "model" in delivery.artifacts:
+            training = TrainingSpec.model_validate_json(await self.store.spec(operation.spec_digest))
+            named = {"model_id": _model_id(training, delivery.artifacts["model"])}
+            delivery = delivery.model_copy(update={"summary": delivery.summary | named})
         transition = await self.apply(delivery.operation_id, _event_of(delivery, assignment))
-        await self._record_model(transition.operation)
+        if training is not None and transition.operation.status is OperationStatus.COMPLETED:
+            await self._record_model(transition.operation, training)
 
-    async def _record_model(self, operation: Operation) -> None:
+    async def _record_model(self, operation: Operation, training: TrainingSpec) -> None:
         """Give the model of a completed training its place in the list; repeating it changes nothing."""
-        bundle = operation.artifacts.get("model")
-        done = operation.status is OperationStatus.COMPLETED and operation.completed_at is not None
-        if operation.operation_type is not OperationType.TRAINING or bundle is None or not done:
-            return
         assert operation.completed_at is not None
-        strategy, symbols, timeframes = _trained(await self.store.spec(operation.spec_digest))
+        bundle = operation.artifacts["model"]
         await self.store.save_model(
             ModelRecord(
-                model_id=f"{strategy}-{bundle[:12]}",
+                model_id=_model_id(training, bundle),
                 bundle_digest=bundle,
-                strategy_name=strategy,
+                strategy_name=training.strategy_name,
                 operation_id=operation.operation_id,
                 created_at=operation.completed_at,
-                symbols=symbols,
-                timeframes=timeframes,
+                symbols=tuple(training.symbols),
+                timeframes=tuple(training.timeframes),
                 metrics=dict(operation.summary or {}),
             )
         )
@@ -283,6 +285,6 @@ def _event_of(delivery: DeliverRequest, assignment: Assignment) -> Event:
     return Finished(assignment, outcome)
 
 
-def _trained(spec: bytes) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    training = TrainingSpec.model_validate_json(spec)
-    return training.strategy_name, tuple(training.symbols), tuple(training.timeframes)
+def _model_id(training: TrainingSpec, bundle: str) -> str:
+    """Readable and, as the bundle's digest tells, the same for the same model."""
+    return f"{training.strategy_name}-{bundle[:12]}"

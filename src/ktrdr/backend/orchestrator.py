@@ -38,7 +38,7 @@ from ktrdr.operations.model import (
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.requests import StartBacktest, StartTraining
 from ktrdr.protocol.specs import DatasetRef, JobSpec, canonical_json
-from ktrdr.strategies import Strategy, StrategyLibrary, parse_strategy
+from ktrdr.strategies import StrategyLibrary
 from ktrdr.timeframe import Timeframe
 
 __all__ = ["Resources", "ServiceOrchestrator", "Work"]
@@ -171,26 +171,26 @@ class ServiceOrchestrator(ABC, Generic[R]):
 
     # --- parts of requests --------------------------------------------------------------------------------------
 
-    async def _strategy(self, request: R) -> Strategy | None:
-        """The strategy that the request names in one of three ways; None if in none."""
+    async def _document(self, request: R) -> tuple[str, str] | None:
+        """Text and name of the strategy that the request names in one of three ways; None if in none."""
         given = {
             name: value
             for name in ("strategy", "strategy_name", "strategy_config_path")
             if (value := getattr(request, name)) is not None
         }
         if len(given) > 1:
-            names = " and ".join(given)
             raise InvalidInput(
-                f"The request has {names}; give one of them.",
+                f"The request has {' and '.join(given)}; give one of them.",
                 [FieldError(f"/{name}", "only one of these") for name in given],
             )
         if request.strategy is not None:
-            return await asyncio.to_thread(parse_strategy, request.strategy)
+            return request.strategy, "<inline>"
+        name = request.strategy_name
         if request.strategy_config_path is not None:
-            return await asyncio.to_thread(self._use.library.get, _name_of_path(request.strategy_config_path))
-        if request.strategy_name is not None:
-            return await asyncio.to_thread(self._use.library.get, request.strategy_name)
-        return None
+            name = _name_of_path(request.strategy_config_path)
+        if name is None:
+            return None
+        return await asyncio.to_thread(self._use.library.text, name), f"{name}.yaml"
 
     async def _datasets(self, symbol: str, timeframes: tuple[Timeframe, ...]) -> list[DatasetRef]:
         return [

@@ -13,11 +13,13 @@ from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import InvalidSetting
+from ktrdr.settings import read_choice
 
 __all__ = ["listen", "run_backend"]
 
 _log = logging.getLogger("ktrdr.backend")
 _STOP_S = 5
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class _Server(uvicorn.Server):
@@ -72,6 +74,12 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _log_to_stderr(level: str) -> None:
+    """ktrdr's own words from ``level`` on, those of libraries from WARNING on; handlers that are there stay."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("ktrdr").setLevel(level.upper())
+
+
 def run_backend(
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -79,7 +87,7 @@ def run_backend(
     *,
     config: BackendConfig | None = None,
     parts: Parts | None = None,
-    log_level: str = "INFO",
+    log_level: str | None = None,
     access_log: bool = False,
 ) -> int:
     """Serve until SIGTERM or SIGINT; both stop it within a few seconds, work goes on at the workers.
@@ -88,8 +96,8 @@ def run_backend(
     ----------
     sock
         A bound socket to serve instead of ``host`` and ``port``; then ``host`` still says who may ask.
-    config
-        Read from the environment where it is None.
+    config, log_level
+        Read from the environment where they are None.
 
     Returns
     -------
@@ -105,9 +113,7 @@ def run_backend(
     """
     config = config or BackendConfig.from_environment(host)
     owned = sock or listen(host, port)
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=False
-    )
+    _log_to_stderr(log_level or read_choice("KTRDR_LOG_LEVEL", "INFO", _LEVELS))
     backend = Backend(config, parts)
     settings = uvicorn.Config(
         create_app(config, backend=backend),
@@ -118,7 +124,7 @@ def run_backend(
         log_config=None,
         server_header=False,
     )
-    logging.getLogger("uvicorn").setLevel(logging.INFO if access_log else logging.WARNING)
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
     server = _Server(settings, backend)
     name = owned.getsockname()
     _log.info("ktrdr backend %s on http://%s:%s (data in %s)", config.version, name[0], name[1], config.home)

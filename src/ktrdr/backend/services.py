@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ktrdr.backend.documents import overridden, plan_of
 from ktrdr.backend.orchestrator import ServiceOrchestrator, Work
 from ktrdr.datasets.plan import FeaturePlan
 from ktrdr.errors import FieldError, InvalidInput, InvalidModel, NotFound
@@ -12,7 +13,7 @@ from ktrdr.operations.model import ModelRecord, OperationType
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.requests import StartBacktest, StartTraining
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
-from ktrdr.strategies import Strategy, parse_strategy, with_overrides
+from ktrdr.strategies import Strategy
 
 __all__ = ["BacktestingService", "TrainingService", "find_model"]
 
@@ -26,21 +27,22 @@ class TrainingService(ServiceOrchestrator[StartTraining]):
     operation_type = OperationType.TRAINING
 
     async def resolve(self, request: StartTraining) -> Work:
-        strategy = await self._strategy(request)
-        if strategy is None:
+        document = await self._document(request)
+        if document is None:
             raise InvalidInput(
                 "The request names no strategy: give strategy_name, strategy (YAML text) or strategy_config_path.",
                 [FieldError("/strategy_name", "missing")],
             )
-        strategy = with_overrides(
-            strategy,
-            symbols=request.symbols,
-            timeframes=request.timeframes,
+        strategy = await asyncio.to_thread(
+            overridden,
+            *document,
+            symbols=None if request.symbols is None else tuple(request.symbols),
+            timeframes=None if request.timeframes is None else tuple(request.timeframes),
             start_date=request.start_date,
             end_date=request.end_date,
             seed=request.seed,
         )
-        plan = FeaturePlan.from_strategy(strategy)
+        plan = await asyncio.to_thread(plan_of, strategy.text)
         start, end = strategy.training_data.start_date, strategy.training_data.end_date
         first, last = (None if day is None else day.isoformat() for day in (start, end))
         datasets: list[DatasetRef] = []
@@ -68,14 +70,12 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
 
     async def resolve(self, request: StartBacktest) -> Work:
         model = await self._named_model(request)
-        strategy = await self._strategy(request)
-        if strategy is None:
-            strategy = await self._strategy_of(model)
-        if request.timeframe is not None:
-            strategy = with_overrides(strategy, timeframes=request.timeframe)
+        document = await self._document(request) or await self._document_of(model)
+        timeframes = None if request.timeframe is None else (request.timeframe,)
+        strategy = await asyncio.to_thread(overridden, *document, timeframes=timeframes)
         if model is None:
             model = await self._newest_model(strategy)
-        plan = FeaturePlan.from_strategy(strategy)
+        plan = await asyncio.to_thread(plan_of, strategy.text)
         bundle = await self._bundle(model)
         _check_fit(model, bundle, strategy, plan)
         symbol = request.symbol or strategy.symbols[0]
@@ -109,14 +109,14 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
             return None
         return await find_model(self._use.store, name)
 
-    async def _strategy_of(self, model: ModelRecord | None) -> Strategy:
+    async def _document_of(self, model: ModelRecord | None) -> tuple[str, str]:
+        """The document that the model was trained with."""
         if model is None:
             raise InvalidInput(
                 "The request names neither a strategy nor a model: give strategy_name, strategy or model_id.",
                 [FieldError("/strategy_name", "missing")],
             )
-        bundle = await self._bundle(model)
-        return await asyncio.to_thread(parse_strategy, bundle.strategy, source=model.model_id)
+        return (await self._bundle(model)).strategy, model.model_id
 
     async def _newest_model(self, strategy: Strategy) -> ModelRecord:
         wanted = {timeframe.value for timeframe in strategy.timeframes}

@@ -69,6 +69,7 @@ async def import_data(
     filename: Annotated[str, Query(max_length=255, description="tells the format: .csv, .csv.gz, .parquet")],
     calendar: Annotated[str | None, Query(max_length=32)] = None,
     policy: Literal["refuse", "quarantine", "repair"] = "refuse",
+    time_zone: Annotated[str | None, Query(max_length=64, description="of stamps without offset")] = None,
 ) -> Response:
     """Import a file of bars; the request's body is the file. A file with faults is refused whole, with its rows
     named in ``errors``, unless ``policy`` says otherwise."""
@@ -79,7 +80,12 @@ async def import_data(
         path = Path(folder) / name
         await _save(request, path, services.config.max_artifact_bytes)
         manifest, report = await services.data.import_upload(
-            path, symbol=symbol, timeframe=timeframe, calendar=calendar, policy=policy, filename=name
+            path,
+            symbol=symbol,
+            timeframe=timeframe,
+            calendar=calendar,
+            policy=policy,
+            time_zone=time_zone,
         )
     view = ImportView(**_view(manifest).model_dump(), report=report)
     return json_answer(view, request)
