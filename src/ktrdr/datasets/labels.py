@@ -48,9 +48,9 @@ class Labels:
     """
 
     symbol: str
-    time_T: IntArray
-    y_T: npt.NDArray[np.int8]
-    t1_T: IntArray
+    time_T: IntArray  # noqa: N815
+    y_T: npt.NDArray[np.int8]  # noqa: N815
+    t1_T: IntArray  # noqa: N815
 
     def __len__(self) -> int:
         return len(self.time_T)

@@ -93,12 +93,7 @@ class FuzzySetKind(Kind):
             return FAULTY
         name = node.pointer.rpartition("/")[2]
         indicator, _, output = reference.partition(".")
-        try:
-            variable = LinguisticVariable(name, sets)
-        except InvalidInput as error:
-            faults.add(node, str(error))
-            return FAULTY
-        return FuzzySetUse(name, indicator, output or None, variable)
+        return FuzzySetUse(name, indicator, output or None, LinguisticVariable(name, sets))
 
     def json(self) -> dict[str, Any]:
         points = {"type": "array", "items": _POINT, "minItems": 3, "maxItems": 4}

@@ -219,7 +219,9 @@ TRAINING = Section(
         Key("early_stopping", Optional(_EARLY_STOPPING), "When to stop before `epochs`; `null`: never."),
         Key("loss", _WEIGHTS, "What is minimised."),
         Key(
-            "gradient_clip", Optional(Number(above=0, most=1_000_000)), "Largest norm of the gradient; `null`: any."
+            "gradient_clip",
+            Optional(Number(above=0, most=1_000_000)),
+            "Largest norm of the gradient; `null`: any.",
         ),
         Key("seed", Whole(0, 2**32 - 1), "Initial weights, shuffling and dropout follow from it."),
     ),

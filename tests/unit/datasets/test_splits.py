@@ -138,14 +138,14 @@ def test_two_symbols_are_joined_by_symbol_and_stamp():
     }
     # Features of A begin one bar later than its labels: position 0 is stamp 20.
     time = {"A": np.array([20, 30, 40]), "B": np.array([20, 30, 50])}
-    valid = {"A": np.array([True, True, True]), "B": np.array([False, True, True])}
+    valid = {"A": np.array([True, True, True]), "B": np.array([True, False, True])}
     pooled = pool_rows(labels, time, valid)
     assert len(pooled) == 3
-    assert [pooled.symbols[i] for i in pooled.symbol_N] == ["A", "A", "B"]
-    assert pooled.time_N.tolist() == [20, 30, 30]
-    assert pooled.y_N.tolist() == [1, 2, 0]
-    assert pooled.feature_row_N.tolist() == [0, 1, 1]
-    assert pooled.end_time_N.tolist() == [30, 40, 50]
+    assert [pooled.symbols[i] for i in pooled.symbol_N] == ["A", "B", "A"]
+    assert pooled.time_N.tolist() == [20, 20, 30]
+    assert pooled.y_N.tolist() == [1, 2, 2]
+    assert pooled.feature_row_N.tolist() == [0, 0, 1]
+    assert pooled.end_time_N.tolist() == [30, 30, 40]
     assert (pooled.not_labelled, pooled.not_valid) == (2, 1)
 
 
