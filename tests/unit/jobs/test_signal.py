@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from ktrdr.artifacts import FileArtifactStore
 from ktrdr.bars import Bars
 from ktrdr.errors import InvalidInput, TooFewBars
 from ktrdr.jobs.asking import answer_bars, plan_for
 from ktrdr.jobs.signal import latest_signal
+from ktrdr.models.bundle import save_bundle
 from ktrdr.models.decision import ACTIONS
 from ktrdr.models.inference import BLOCK_ROWS
 from ktrdr.strategies import Strategy
@@ -69,3 +72,35 @@ def test_where_asking_begins_changes_no_answer(
     assert np.array_equal(whole.decisions.signal_T[first:], late.decisions.signal_T[first:])
     assert not late.decisions.signal_T[:first].any()
     assert np.isnan(late.probabilities_TC[:first]).all()
+
+
+def telling_the_place(content: bytes) -> bytes:
+    """The same network, with logits that also depend on the row's place in its block."""
+    model = onnx.load_from_string(content)
+    softmax = model.graph.node[-1]
+    offset = np.random.default_rng(1).normal(size=(BLOCK_ROWS, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(offset, "offset"))
+    model.graph.node.insert(
+        len(model.graph.node) - 1, onnx.helper.make_node("Add", [softmax.input[0], "offset"], ["placed"])
+    )
+    model.graph.node[-1].input[0] = "placed"
+    return model.SerializeToString()
+
+
+def test_a_bar_has_the_same_place_in_its_block_wherever_asking_begins(
+    trained: Any,
+    strategy: Strategy,
+    bars_of: Callable[..., Bars],
+    drained: Drained,
+    store: FileArtifactStore,
+) -> None:
+    placed = telling_the_place(trained.bundle.model_path().read_bytes())
+    bundle = save_bundle(store, trained.bundle.manifest, model=placed, weights={})
+    bars, plan = bars_of(rows=BLOCK_ROWS + 500), plan_for(bundle, strategy)
+    whole = drained(answer_bars(bundle, plan, {D1: bars}, threshold=0.0))[1]
+    for first in (300, BLOCK_ROWS + 100):
+        late = drained(answer_bars(bundle, plan, {D1: bars}, threshold=0.0, first=first))[1]
+        assert np.array_equal(whole.probabilities_TC[first:], late.probabilities_TC[first:])
+    assert (
+        list(latest_signal(bundle, {D1: bars}).probabilities.values()) == whole.probabilities_TC[-1].tolist()
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,3 +84,17 @@ def test_a_broken_file_is_an_invalid_model(content: bytes, tmp_path: Path) -> No
     file.write_bytes(content)
     with pytest.raises(InvalidModel, match=r"model\.onnx"):
         Classifier(file)
+
+
+def with_fixed_rows(content: bytes, rows: int) -> bytes:
+    """The same network, which refuses any call that has not exactly this many rows."""
+    graph = onnx.load_from_string(content)
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = rows
+    return graph.SerializeToString()
+
+
+@pytest.mark.parametrize("rows", [1, BLOCK_ROWS, BLOCK_ROWS + 1])
+def test_the_runtime_only_ever_sees_whole_blocks(rows: int) -> None:
+    strict = Classifier(with_fixed_rows(MODEL, BLOCK_ROWS))
+    assert np.array_equal(strict.probabilities(VALUES[:rows]), ALL[:rows])
