@@ -64,7 +64,7 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:  # noqa: PLR0912 (one ve
             content = env.artifacts.read(rest)
             return JobResult({"length": len(content)}, {"result": env.artifacts.put(content[::-1])})
         case "busy":
-            yield from _busy(float(rest))
+            return (yield from _busy(float(rest)))
         case "modules":
             return JobResult({"torch": "torch" in sys.modules, "cwd": os.getcwd()})
         case "missing":
@@ -84,10 +84,15 @@ def _hold(env: JobEnvironment) -> Job:
 
 
 def _busy(seconds: float) -> Job:
-    """CPU work that yields every few milliseconds, as the simulator does."""
-    end, done = time.process_time() + seconds, 0
-    while time.process_time() < end:
-        sum(i * i for i in range(20_000))
-        done += 1
-        yield Progress(done, done + 1, "working", {"current_bar": done})
-    return JobResult({"rounds": done})
+    """CPU work that yields every few milliseconds, as the simulator does; the summary has the work's own times."""
+    cpu_s, wall_s, rounds = 0.0, 0.0, 0
+    while cpu_s < seconds:
+        cpu, wall = time.process_time(), time.perf_counter()
+        sum(i * i for i in range(50_000))
+        cpu_s += time.process_time() - cpu
+        wall_s += time.perf_counter() - wall
+        rounds += 1
+        yield Progress(int(1000 * cpu_s), int(1000 * seconds), "working", {"current_bar": rounds})
+        if rounds % 100 == 0:
+            yield Metric({"current_bar": rounds})
+    return JobResult({"rounds": rounds, "cpu_s": cpu_s, "wall_s": wall_s})

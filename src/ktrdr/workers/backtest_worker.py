@@ -26,7 +26,10 @@ class BacktestWorker(WorkerAPIBase):
     default_port = 5003
     start_paths = ("/backtests/start",)
     metrics_key = "bars"
-    preload = ("polars", "numba", "onnxruntime", "ktrdr.jobs.run", "ktrdr.jobs.backtest")
+    preload = (
+        *("polars", "numba", "onnxruntime", "talib", "exchange_calendars"),
+        *("ktrdr.jobs.run", "ktrdr.jobs.backtest"),
+    )
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -44,9 +44,11 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     logging.basicConfig(
         level=ticket.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    _log.info("Operation %s, attempt %d: started", ticket.operation_id, ticket.attempt)
     artifacts = CachedArtifacts(FileArtifactStore(Path(ticket.cache)), ticket.api_urls, token)
     with ProgressBridge.open(folder.bridge) as bridge:
         outcome = perform(ticket, artifacts, folder.scratch, bridge)
+    _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, outcome.status)
     folder.finish(outcome)
     return 0
 

@@ -14,6 +14,7 @@ pipe attached; the answers are ``{"pid": n}`` and, in mode ``fork``, ``{"exited"
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -181,6 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     _preload(arguments[2:])
     from ktrdr.workers.child import run_folder  # after the preload, so that its cost is not paid twice
 
+    gc.freeze()  # children's collections then leave the shared pages alone
     if arguments[1] == "single":
         return serve_single(control, run_folder)
     Nursery(control, run_folder).serve()

@@ -28,7 +28,10 @@ class TrainingWorker(WorkerAPIBase):
     default_port = 5004
     start_paths = ("/training/start", "/trainings/start")
     metrics_key = "epochs"
-    preload = ("polars", "numba", "torch", "ktrdr.jobs.run", "ktrdr.jobs.train")
+    preload = (
+        *("polars", "numba", "talib", "exchange_calendars", "torch", "ktrdr.jobs.run", "ktrdr.jobs.train"),
+        "torch._dynamo",  # the first step of an optimizer would import it, a second in which no cancel is seen
+    )
     wants_gpu = True
 
 
