@@ -70,7 +70,7 @@ def resample(bars: Bars, timeframe: Timeframe) -> Bars:
             f"{bars.symbol} {bars.timeframe} bars ({bars.calendar}) cannot be resampled to {timeframe}: "
             "the target must be a longer multiple whose periods hold whole source bars. Import finer bars."
         )
-    calendar = calendar_named(bars.calendar)
+    calendar, now = calendar_named(bars.calendar), known_at(bars[-1:])
     if calendar.exchange and bars.timeframe.intraday and not timeframe.intraday:
         bars = _within_sessions(bars, calendar)
     if not len(bars):
@@ -78,7 +78,7 @@ def resample(bars: Bars, timeframe: Timeframe) -> Bars:
     stamp_T = _period_stamps(bars, timeframe, calendar)
     first_N = np.flatnonzero(np.diff(stamp_T, prepend=stamp_T[0] - 1))
     result = _aggregate(bars, timeframe, stamp_T[first_N], first_N)
-    complete = int(np.searchsorted(known_at(result), known_at(bars[-1:])[0], side="right"))
+    complete = int(np.searchsorted(known_at(result), now[0], side="right"))
     return result[:complete]
 
 
@@ -110,7 +110,7 @@ def _intraday_stamps(bars: Bars, timeframe: Timeframe, calendar: Calendar) -> In
     phase = int(wall_T[0]) % bars.timeframe.microseconds if calendar.exchange else 0
     within_T = (wall_T - phase) % timeframe.microseconds
     stamp_T = bars.time - within_T
-    # Where clocks change inside a period its bars disagree about the start; the earliest bar is right.
+    # Where clocks go forward inside a period its bars disagree about the start; the earliest bar is right.
     return np.maximum.accumulate(stamp_T)
 
 

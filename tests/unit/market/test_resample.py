@@ -101,6 +101,22 @@ def test_an_exchange_day_is_the_session_and_nothing_after_its_close() -> None:
     assert days.open.tolist() == bars.open[[1, 4, 7]].tolist()
 
 
+def test_a_bar_after_the_close_tells_that_the_day_is_over() -> None:
+    bars = hours("XNYS", "2017-11-24T14:00Z", "2017-11-24T18:00Z")  # a half day, closed at 18:00
+    assert texts(resample(bars, Timeframe.D1)) == ["2017-11-24T00:00"]
+    assert len(resample(bars[:1], Timeframe.D1)) == 0
+
+
+def test_a_clock_change_inside_a_period_does_not_split_it() -> None:
+    night = [
+        f"2017-03-12T{hour:02d}:00Z" for hour in range(5, 12)
+    ]  # clocks go from 02:00 to 03:00 at 07:00 UTC
+    bars = hours("XNYS", *night)
+    four = resample(bars, Timeframe.H4)
+    assert texts(four) == ["2017-03-12T05:00", "2017-03-12T08:00"]
+    assert four.volume[0] == pytest.approx(bars.volume[:3].sum())
+
+
 def test_exchange_weeks_are_stamped_with_their_monday() -> None:
     bars = walk(stamps("XNYS", Timeframe.D1, 12), Timeframe.D1, "XNYS")
     assert texts(resample(bars, Timeframe.W1)) == ["2017-01-02T00:00", "2017-01-09T00:00"]
