@@ -92,7 +92,9 @@ def bind_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol is named because asyncio switches Nagle's delay off (TCP_NODELAY) only where it is known;
+        # without it every answer to a kept-alive connection takes 40 ms longer.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise InvalidSetting(_cannot_listen(host, port, error)) from None
     try:

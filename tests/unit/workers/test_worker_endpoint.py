@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from pathlib import Path
@@ -85,3 +86,21 @@ async def test_the_own_port_is_found() -> None:
         assert await own_port(port) == port
         assert await own_port(1) == port
     assert await own_port(1, patience_s=0.1) == 1
+
+
+async def test_answers_on_a_kept_alive_connection_are_not_held_back() -> None:
+    no_delay: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        no_delay.set_result(
+            writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        )
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(accepted, sock=bind_socket("127.0.0.1", 0))
+    async with server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await no_delay
+        writer.close()
+        await writer.wait_closed()
