@@ -50,6 +50,7 @@ def create_app(
         summary="Train, backtest and compare neuro-fuzzy trading strategies.",
         description="Errors are RFC 9457 problems. POSTs that start work honour `Idempotency-Key`.",
         lifespan=lifespan,
+        redirect_slashes=False,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)

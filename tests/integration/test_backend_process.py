@@ -1,0 +1,203 @@
+"""The backend as a process: start, port in use, quiet, clean stop, event streams end, what it never loads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ktrdr.operations.model import NewOperation, OperationType
+from ktrdr.operations.sql import SqlStore
+from support.processes import environment, wait_for
+
+pytestmark = pytest.mark.integration
+
+SERVE = "import sys; from ktrdr.backend.server import run_backend; sys.exit(run_backend(*eval(sys.argv[1])))"
+
+
+class Process:
+    def __init__(self, home: Path, host: str = "127.0.0.1", **env: str) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = int(sock.getsockname()[1])
+        self.log = home / "log"
+        self.env = environment(home, **env)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVE, repr((host, self.port))],
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(self.log.read_text())
+        try:
+            return self.get("/health")[0] == 200
+        except OSError:
+            return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Process]:
+    made = Process(tmp_path)
+    wait_for(made.ready, "the backend answers")
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+        made.process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly_and_nothing_was_warned_of(
+    backend: Process, number: signal.Signals
+) -> None:
+    assert backend.stop(number) == 0
+    log = backend.log.read_text()
+    assert "WARNING" not in log
+    assert "Traceback" not in log
+    assert f"127.0.0.1:{backend.port}" in log
+    assert "GET /health" not in log
+
+
+def test_a_stop_ends_event_streams_and_long_polls(tmp_path: Path) -> None:
+    asyncio.run(_plant(tmp_path))
+    made = Process(tmp_path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(made.process.wait)
+        stack.callback(made.process.kill)
+        wait_for(made.ready, "the backend answers")
+        connections = [http.client.HTTPConnection("127.0.0.1", made.port, timeout=30) for _ in range(2)]
+        stream, poll = (stack.enter_context(contextlib.closing(c)) for c in connections)
+        stream.request("GET", "/api/v1/operations/planted/events")
+        events = stack.enter_context(stream.getresponse())
+        assert events.readline().startswith(b"id: ")
+        poll.request("GET", "/api/v1/operations/planted?wait=60")
+        assert made.stop() == 0
+        assert b"planted" in events.read()
+        assert b"pending" in poll.getresponse().read()
+
+
+async def _plant(home: Path) -> None:
+    """A pending operation in the ledger of ``home``."""
+    store = SqlStore(home / "ktrdr.db")
+    new = NewOperation(operation_id="planted", operation_type=OperationType.TRAINING, spec=b"{}")
+    await store.submit(new, datetime.now(UTC))
+    await store.close()
+
+
+def test_a_port_in_use_gives_one_clear_message(backend: Process, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, repr(("127.0.0.1", backend.port))],
+        env=environment(tmp_path / "other"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"Cannot listen on 127.0.0.1:{backend.port}: Address already in use" in last
+    assert "--port" in last
+
+
+def test_two_backends_do_not_share_a_home(backend: Process) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, repr(("127.0.0.1", 0))],
+        env=backend.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "in use by another backend" in done.stderr
+
+
+def test_off_loopback_it_does_not_start_without_a_token(tmp_path: Path) -> None:
+    made = Process(tmp_path, "0.0.0.0")
+    assert made.process.wait(60) != 0
+    assert "KTRDR_API_TOKEN" in made.log.read_text().splitlines()[-1]
+
+
+def test_off_loopback_with_a_token_every_route_but_health_needs_it(tmp_path: Path) -> None:
+    made = Process(tmp_path, "0.0.0.0", KTRDR_API_TOKEN="s3cret")
+    try:
+        wait_for(made.ready, "the backend answers")
+        assert made.get("/api/v1/workers")[0] == 401
+        assert made.get("/api/v1/workers", Authorization="Bearer s3cret")[0] == 200
+        assert made.stop() == 0
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+            made.process.wait()
+
+
+def test_it_serves_an_inherited_socket(tmp_path: Path) -> None:
+    code = (
+        "import socket, sys; from ktrdr.backend.server import run_backend\n"
+        "sys.exit(run_backend(sock=socket.socket(fileno=int(sys.argv[1]))))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(sock.fileno())],
+            env=environment(tmp_path),
+            pass_fds=[sock.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/health")  # waits in the socket's queue until the backend serves
+            assert connection.getresponse().status == 200
+            connection.close()
+            process.terminate()
+            assert process.wait(20) == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def test_the_application_is_made_lazily_and_never_loads_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, ktrdr.backend.app as module\n"
+        "assert 'app' not in vars(module)\n"
+        "from ktrdr.backend.app import app\n"
+        "assert app is module.app\n"
+        "try:\n    module.nothing\nexcept AttributeError: pass\nelse: raise SystemExit(1)\n"
+        "import ktrdr.backend.server\n"
+        "heavy = {'torch', 'onnxruntime', 'numba', 'talib', 'pandas', 'matplotlib', 'plotly'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
