@@ -9,6 +9,8 @@ import csv
 import gzip
 import io
 import re
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,15 @@ from ktrdr.market.report import FileFault, RowFault, refusal
 
 __all__ = ["Table", "read_table"]
 
+_PARQUET = b"PAR1"
+_TOLD = "refused: "
+_READ_PARQUET = f"""
+import sys, polars
+try:
+    polars.read_parquet(sys.argv[1])
+except (polars.exceptions.PolarsError, OSError) as error:
+    sys.exit("{_TOLD}" + str(error).splitlines()[0])
+"""
 _MOST_BYTES = 4 << 30
 _CHUNK = 1 << 22
 _SEPARATORS = (",", ";", "\t", "|")
@@ -72,7 +83,7 @@ def read_table(path: Path, *, most_bytes: int = _MOST_BYTES) -> Table:
         raise _refused(path, "unreadable", f"the file cannot be opened: {error.strerror}.") from None
     if not magic:
         raise _refused(path, "empty-file", "the file is empty. Export it again.")
-    if magic == b"PAR1" or path.suffix in (".parquet", ".pq"):
+    if magic == _PARQUET or path.suffix in (".parquet", ".pq"):
         return _read_parquet(path)
     if magic.startswith(b"PK"):
         raise _refused(path, "wrong-kind", "this is a ZIP or Excel file. Unpack it or export it as CSV.")
@@ -87,16 +98,33 @@ def _refused(path: Path, code: str, message: str, where: str = "") -> InvalidBar
 
 
 def _read_parquet(path: Path) -> Table:
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise _refused(
-            path, "corrupt-parquet", f"truncated, damaged or of an unknown type ({reason}). Export it again."
-        ) from None
+    if (reason := _parquet_fault(path)) is not None:
+        message = f"truncated, damaged or of an unknown type ({reason}). Export it again."
+        raise _refused(path, "corrupt-parquet", message)
+    frame = pl.read_parquet(path)
     if not frame.height:
         raise _refused(path, "empty-file", "the file has columns but no rows. Export it again.")
     return Table(str(path), frame, np.arange(1, frame.height + 1, dtype=np.int64))
+
+
+def _parquet_fault(path: Path) -> str | None:
+    """Why the file cannot be read, or None.
+
+    Damaged lengths inside a Parquet file make the reader panic, or ask for so much memory that the process is
+    aborted (both seen). So a throw-away process reads the file first, and that one dies in place of ours.
+    """
+    with path.open("rb") as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, size - len(_PARQUET)))
+        if stream.read() != _PARQUET or size < 3 * len(_PARQUET):
+            return "it does not end like a Parquet file"
+    command = [sys.executable, "-P", "-c", _READ_PARQUET, str(path)]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own code and a path
+    if done.returncode == 0:
+        return None
+    told = done.stderr.decode(errors="replace").strip().splitlines()
+    ours = [line for line in told if line.startswith(_TOLD)]
+    return ours[-1].removeprefix(_TOLD)[:160] if ours else "its bytes make the reader fail"
 
 
 def _gunzip(path: Path, most_bytes: int) -> bytes:
@@ -133,7 +161,7 @@ def _table_of_text(path: Path, text: str) -> Table:
         raise _refused(path, "empty-file", "the file holds nothing but blank lines. Export it again.")
     header_line = numbered[0][1]
     separator = max(_SEPARATORS, key=header_line.count)
-    names = [name.strip() for name in next(csv.reader([header_line], delimiter=separator))]
+    names = [name.strip() for name in _fields(header_line, separator)]
     _check_header(path, numbered[0][0], names)
     body = numbered[1:]
     if not body:
@@ -151,7 +179,7 @@ def _check_header(path: Path, line: int, names: list[str]) -> None:
         message = f"the first line is data, not column names: seen {names}. Put a line such as 'time,open,high,low,close,volume' first."
         raise _refused(path, "missing-header", message, where)
     if len(names) < 2:
-        message = f"no columns found: seen '{names[0][:60]}', expected names separated by comma, semicolon, tab or |."
+        message = f"no columns found: seen '{''.join(names)[:60]}', expected names separated by comma, semicolon, tab or |."
         raise _refused(path, "missing-header", message, where)
     lowered = [name.lower() for name in names if name]
     if twice := sorted({name for name in lowered if lowered.count(name) > 1}):
@@ -168,11 +196,19 @@ def _split_plain(lines: list[str], separator: str, names: list[str]) -> tuple[pl
 
 def _split_quoted(lines: list[str], separator: str, names: list[str]) -> tuple[pl.DataFrame, IntArray]:
     """Line by line, so that a quote that is never closed spoils its own line only."""
-    rows = [next(csv.reader(io.StringIO(line), delimiter=separator)) for line in lines]
+    rows = [_fields(line, separator) for line in lines]
     width = np.array([len(row) for row in rows], dtype=np.int64)
     full = [(row + [""] * len(names))[: len(names)] for row in rows]
     schema = {f"column_{index}": pl.String for index in range(len(names))}
     return _named(pl.DataFrame(full, schema=schema, orient="row"), names), width
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """The fields of one line; one that no price file has (a field of 128 KiB) has none."""
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:
+        return []
 
 
 def _named(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:

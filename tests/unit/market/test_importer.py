@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ktrdr.bars import Bars, parse_time, to_datetime
 from ktrdr.errors import InvalidBars, InvalidInput, NotFound
@@ -104,6 +105,12 @@ def test_quarantine_drops_that_row_and_records_it(tmp_path: Path, name: str) -> 
 def test_quarantine_drops_all_rows_of_a_contradictory_stamp(tmp_path: Path) -> None:
     bars = accepted(tmp_path, HOURS.replace(ROW, ROW_FAULTS["other duplicate"][0]), policy="quarantine")
     assert bars.close.tolist() == [1.15, 1.3, 1.35]
+
+
+def test_a_stamp_with_equal_and_differing_rows_has_one_fault(tmp_path: Path) -> None:
+    again = "2017-01-02T01:00:00Z,1.15,1.25,1.05,1.20,11"
+    message = refused(tmp_path, HOURS.replace(ROW, f"{again}\n{again.replace('1.20', '1.21')}"))
+    assert "cannot be imported: duplicate-different (3 rows). Nothing" in message
 
 
 def test_quarantine_does_not_empty_a_file(tmp_path: Path) -> None:
@@ -440,6 +447,76 @@ def test_a_cut_off_parquet_file_is_refused_wherever_it_was_cut(tmp_path: Path) -
         file.write_bytes(content[:length])
         with pytest.raises(InvalidBars, match="corrupt-parquet"):
             import_file(file, symbol="T", timeframe=Timeframe.H1)
+
+
+def test_damaged_parquet_that_would_abort_the_reader_is_refused(tmp_path: Path) -> None:
+    file, whole = tmp_path / "bad.parquet", tmp_path / "whole.parquet"
+    frame_of(walk(stamps("24/5", Timeframe.H1, 500), Timeframe.H1, "24/5")).write_parquet(whole)
+    content = whole.read_bytes()
+    for damage in (b"\xff" * 8, b"\0" * 200):
+        place = len(content) - 100
+        file.write_bytes(
+            content[:place] + damage + content[place + len(damage) :][: -len(damage)] + content[-8:]
+        )
+        with pytest.raises(InvalidBars, match="corrupt-parquet"):
+            import_file(file, symbol="T", timeframe=Timeframe.H1)
+    (tmp_path / "not.parquet").write_text(HOURS)
+    with pytest.raises(InvalidBars, match=r"corrupt-parquet: .*it does not end like a Parquet file"):
+        import_file(tmp_path / "not.parquet", symbol="T", timeframe=Timeframe.H1)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    edits=st.lists(
+        st.tuples(
+            st.integers(0, len(HOURS)),
+            st.integers(0, 6),
+            st.sampled_from(
+                [
+                    "",
+                    ",",
+                    '"',
+                    "\n",
+                    ";",
+                    "-",
+                    "1e999",
+                    "9" * 20,
+                    "Z",
+                    "+99:99",
+                    "nan",
+                    "é",
+                    "\t",
+                    "2017-01-02",
+                ]
+            ),
+        ),
+        max_size=4,
+    ),
+    policy=st.sampled_from(["refuse", "quarantine", "repair"]),
+    timeframe=st.sampled_from([Timeframe.H1, Timeframe.D1]),
+)
+def test_no_file_is_met_with_anything_but_bars_or_a_refusal(
+    tmp_path: Path, edits: list[tuple[int, int, str]], policy: str, timeframe: Timeframe
+) -> None:
+    text = HOURS
+    for place, length, replacement in edits:
+        text = text[:place] + replacement + text[place + length :]
+    file = tmp_path / "edited.csv"
+    file.write_text(text)
+    try:
+        imported = import_file(file, symbol="T", timeframe=timeframe, policy=policy)  # type: ignore[arg-type]
+    except InvalidBars as error:
+        told = len(error.errors)
+    else:
+        told = len(imported.bars)
+        assert imported.report.rows_kept == len(imported.bars)
+    assert told > 0
+
+
+def test_a_field_that_no_price_file_has(tmp_path: Path) -> None:
+    long = '"' + "x" * 200_000 + '"'
+    assert "ragged-row" in refused(tmp_path, HOURS.replace("1.30,1.10", f"{long},1.10"))
+    assert "missing-header" in refused(tmp_path, long + "\n1,2,3\n")
 
 
 def test_a_file_that_unpacks_too_large_is_refused(tmp_path: Path) -> None:

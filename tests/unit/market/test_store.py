@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,6 +310,20 @@ def test_writers_in_several_processes_lose_nothing(store: MarketStore) -> None:
     assert store.load("SPY", Timeframe.D1).digest() == daily(400).digest()
     assert [m.symbol for m in store.list()] == ["OWN0", "OWN1", "OWN2", "SPY"]
     assert list(store.root.rglob(".part-*")) == []
+
+
+def test_a_reader_never_sees_a_torn_pointer(store: MarketStore) -> None:
+    versions = [store.save(daily(20, seed=seed)) for seed in (1, 2)]
+
+    def write() -> None:
+        for turn in range(150):
+            store.save(daily(20, seed=1 + turn % 2))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        assert store.manifest("SPY", Timeframe.D1) in versions
+    writer.join()
 
 
 def test_a_stamp_before_1970_has_its_own_year(store: MarketStore) -> None:

@@ -77,8 +77,9 @@ def spiked(row: int, factor: float) -> Bars:
     return replace(bars, **{name: getattr(bars, name) * scale for name in ("open", "high", "low", "close")})
 
 
-@pytest.mark.parametrize("factor", [1.2, 0.8])
+@pytest.mark.parametrize("factor", [1.2, 0.8, 2.0, 0.5])
 def test_a_single_bar_that_leaps_and_returns(factor: float) -> None:
+    assert list(found(spiked(40, factor))) == ["spike"]  # and is no split, there and back
     warning = found(spiked(40, factor))["spike"]
     assert (warning.count, warning.places) == (1, ("2017-01-04T16:00Z",))
 
