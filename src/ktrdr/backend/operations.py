@@ -173,7 +173,7 @@ class OperationsService:
                 created_at=operation.completed_at,
                 symbols=tuple(training.symbols),
                 timeframes=tuple(training.timeframes),
-                metrics=dict(operation.summary or {}),
+                metrics={k: v for k, v in (operation.summary or {}).items() if k != "model_id"},
             )
         )
 

@@ -73,11 +73,6 @@ class ProgressReader:
         """What is known without asking."""
         return self._entry(operation).view
 
-    def note(self, operation: Operation) -> None:
-        """Take over what a probe brought into the ledger."""
-        if operation.operation_id in self._known:
-            self._entry(operation)
-
     def forget(self, operation_id: str) -> None:
         """The operation has ended; its record holds the last progress."""
         self._known.pop(operation_id, None)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr.operations.events import Assigned, CancelRequested
 from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.model import NewOperation, OperationType
-from support.control_plane import STILL, ControlPlane, calm
+from support.control_plane import STILL, ControlPlane, calm, settle
 
 TRAINING = OperationType.TRAINING
 
@@ -214,3 +215,64 @@ async def test_cancel_before_the_worker_hears_of_it(plane: ControlPlane) -> None
     view = await plane.api("DELETE", f"/operations/{name}/cancel")
     assert view["status"] in ("cancelling", "cancelled")
     assert worker.cancels in ([], [(name, 1)])
+
+
+async def test_an_operation_that_was_deleted_since_the_queue_was_read_frees_its_reservation(
+    tmp_path: Path,
+) -> None:
+    class Forgetful(MemoryStore):
+        async def pending(self, now, limit):
+            found = await super().pending(now, limit)
+            for operation in found:
+                if operation.operation_id == "op-1":
+                    await self.apply("op-1", CancelRequested(), now)
+                    await self.delete("op-1")
+            return found
+
+    plane = ControlPlane(tmp_path, store=Forgetful())
+    async with plane.running():
+        await plane.submit()
+        await plane.join("w1")
+        await calm()
+        assert (await plane.api("GET", "/workers/w1"))["status"] == "available"
+        await plane.until(await plane.submit(), "running")
+
+
+async def test_a_ledger_that_fails_in_the_middle_frees_the_reservation(tmp_path: Path) -> None:
+    class Failing(MemoryStore):
+        broken = True
+
+        async def apply(self, operation_id, event, now):
+            if self.broken and isinstance(event, Assigned):
+                self.broken = False
+                raise OSError("disk full")
+            return await super().apply(operation_id, event, now)
+
+    plane = ControlPlane(tmp_path, store=Failing())
+    async with plane.running():
+        await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")  # a second later it is tried again
+        assert (await plane.store.get(name)).attempt == 1
+
+
+async def test_a_start_in_doubt_ends_when_the_operation_is_cancelled(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, replace(STILL, http_timeout_s=0.02))
+    async with plane.running():
+        worker = await plane.join("w1")
+        worker.script = ["hang"] * 100
+        name = await plane.submit()
+        await plane.until(name, "assigned")
+        await settle(_length(worker.starts), lambda count: count >= 2)
+        await plane.deliver(worker, name, "cancelled")
+        await plane.until(name, "cancelled")
+        sent = len(worker.starts)
+        await asyncio.sleep(0.5)
+        assert len(worker.starts) <= sent + 1
+
+
+def _length(items: list):
+    async def length() -> int:
+        return len(items)
+
+    return length

@@ -273,6 +273,7 @@ async def test_a_finished_training_gives_a_model(plane: ControlPlane) -> None:
     (model,) = (await plane.api("GET", "/models"))["items"]
     assert model["model_id"] == f"s-{bundle[:12]}"
     assert (model["operation_id"], model["metrics"]) == (name, {"val_loss": 0.5})
+    assert (await plane.store.get(name)).summary == {"val_loss": 0.5, "model_id": model["model_id"]}
     assert (model["symbols"], model["timeframes"], model["bundle"]) == (["X"], ["1d"], bundle)
 
 

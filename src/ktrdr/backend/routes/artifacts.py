@@ -30,7 +30,8 @@ _RAW = {
 }
 
 
-@router.api_route("/artifacts/{sha256}", methods=["GET", "HEAD"], response_class=FileResponse)
+@router.head("/artifacts/{sha256}", response_class=FileResponse)
+@router.get("/artifacts/{sha256}", response_class=FileResponse)
 async def get_artifact(sha256: Digest, request: Request, services: Services) -> Response:
     """The bytes, verified against the digest before the first one is sent; Range is served."""
     check_digest(sha256)
