@@ -72,24 +72,34 @@ def import_file(
     """
     _check_choices(symbol, policy, time_zone)
     declared = None if calendar is None else calendar_named(calendar)
-    table = read_table(Path(path))
+    return _bars_and_report(read_table(Path(path)), symbol, timeframe, declared, policy, time_zone)
+
+
+def _bars_and_report(
+    table: Table,
+    symbol: str,
+    timeframe: Timeframe,
+    calendar: Calendar | None,
+    policy: Policy,
+    time_zone: str | None,
+) -> Imported:
     columns, findings = _columns_of(table)
     stamps = _stamps_of(table, columns, timeframe, time_zone)
     reason = "given"
-    if declared is None:
+    if calendar is None:
         name, reason = infer_calendar(stamps.time[stamps.good], timeframe, symbol)
-        declared = calendar_named(name)
-    _settle_on_grid(stamps, columns.time, timeframe, declared)
+        calendar = calendar_named(name)
+    _settle_on_grid(stamps, columns.time, timeframe, calendar)
     values, cell_faults, notes = number_columns(table, columns)
     early = [*table.faults, *(f for f in stamps.faults if isinstance(f, RowFault)), *cell_faults]
     rows = Rows(np.arange(len(table.line), dtype=np.int64), stamps.time, values)
     outcome = apply_policy(policy, table, columns, rows, early)
-    bars = _bars_of(outcome.rows, columns, symbol, timeframe, declared.name)
+    bars = _bars_of(outcome.rows, columns, symbol, timeframe, calendar.name)
     report = ImportReport(
-        file=str(path),
+        file=table.file,
         symbol=symbol,
         timeframe=timeframe,
-        calendar=declared.name,
+        calendar=calendar.name,
         calendar_reason=reason,
         policy=policy,
         rows_read=len(table.line),
