@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,7 +109,7 @@ class Parts:
             self._listener = socket.create_server(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         handle = self._listener.fileno()
-        part = self._start("backend", ["backend", "start", "--listen-fd", str(handle)], extra, (handle,))
+        part = self.start("backend", ["backend", "start", "--listen-fd", str(handle)], extra, (handle,))
         self.wait_backend(part)
         return part
 
@@ -126,7 +126,7 @@ class Parts:
         """Start a worker called ``name`` and wait until the backend lists it as available."""
         settings = {"WORKER_ID": name, "KTRDR_HOME": str(home or self.home)} | extra
         arguments = ["worker", "start", kind, "--api-url", self.url, "--host", "127.0.0.1", "--port", "0"]
-        part = self._start(name, arguments, settings, cwd=cwd)
+        part = self.start(name, arguments, settings, cwd=cwd)
         if wait:
             self.wait_worker(name, "available", part)
         return part
@@ -168,25 +168,27 @@ class Parts:
 
     def stop(self) -> None:
         try:
-            for part in reversed(self._running):
+            # Workers first: they hand their work back to a backend that still answers.
+            for part in sorted(self._running, key=lambda p: p.log.name.startswith("backend")):
                 part.stop()
         finally:
             if self._listener is not None:
                 self._listener.close()
 
-    def _start(
+    def start(
         self,
         name: str,
         arguments: list[str],
         extra: Mapping[str, str],
         handles: tuple[int, ...] = (),
         cwd: Path | None = None,
+        program: Sequence[str] = ("-m", "ktrdr"),
     ) -> Part:
         self.root.mkdir(parents=True, exist_ok=True)
         log = self.root / f"{name}-{len(self._running)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ktrdr", *arguments],
+                [sys.executable, *program, *arguments],
                 env=environment(self.home) | dict(extra),
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=handles, start_new_session=True, cwd=cwd,
             )  # fmt: skip
@@ -223,6 +225,17 @@ def in_status(api: Api, operation_id: str, *statuses: str) -> Any:
         return operation if operation["status"] in statuses else None
 
     return wait_for(reached, f"{operation_id} is {' or '.join(statuses)}")
+
+
+def advancing(api: Api, operation_id: str) -> Any:
+    """Wait until an operation runs and its job has told progress, so that its process exists."""
+
+    def told() -> Any:
+        operation = api.get(f"/operations/{operation_id}")
+        assert operation["status"] in ("pending", "assigned", "running"), operation
+        return operation if operation["status"] == "running" and operation["progress"]["items_done"] else None
+
+    return wait_for(told, f"{operation_id} advances")
 
 
 def descendants(pid: int) -> list[psutil.Process]:

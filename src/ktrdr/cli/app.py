@@ -1,0 +1,128 @@
+"""The command tree. Each command's module is loaded when it is called, so that ``--help`` stays fast."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from ktrdr.cli.exits import Exit, exit_code
+from ktrdr.errors import InvalidInput, KtrdrError, nearest
+
+__all__ = ["LazyGroup", "cli", "run"]
+
+# name -> (module below ktrdr.cli.commands, attribute, one line for --help)
+_COMMANDS = {
+    "demo": (
+        "demo",
+        "demo",
+        "Train and backtest a strategy on real prices, through a fleet on this machine.",
+    ),
+    "up": ("up", "up", "Run a backend and workers on this machine until Ctrl-C."),
+    "data": ("data", "data", "Market data: import, list, show, delete, samples."),
+    "strategies": ("strategies", "strategies", "Strategy documents: list, show, new, validate, schema."),
+    "models": ("models", "models", "Models: train, list, show, signal."),
+    "backtest": ("backtest", "backtest", "Backtests: run, cancel."),
+    "operations": (
+        "operations",
+        "operations",
+        "Operations: list, show, watch, cancel, retry, results, metrics, delete.",
+    ),
+    "workers": ("workers", "workers", "Workers: list."),
+    "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),
+    "backend": ("backend", "backend", "The backend alone: start."),
+    "worker": ("worker", "worker", "One worker alone: start."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use; ``--help`` needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        loaded = importlib.import_module(f"ktrdr.cli.commands.{module}")
+        command: click.Command = getattr(loaded, attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = nearest(args[0], _COMMANDS) or "."
+            raise click.UsageError(error.message.rstrip(".") + hint, ctx=error.ctx) from None
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="ktrdr", prog_name="ktrdr")
+def cli() -> None:
+    """Train, backtest and compare neuro-fuzzy trading strategies.
+
+    New here? 'ktrdr demo' shows the whole path in under a minute. 'ktrdr up' keeps a fleet running on this
+    machine for the other commands.
+    """
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error becomes one message on stderr."""
+    try:
+        outcome = cli.main(
+            args=None if argv is None else list(argv), prog_name="ktrdr", standalone_mode=False
+        )
+        return outcome if isinstance(outcome, int) else Exit.DONE
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("Interrupted.")
+        return Exit.INTERRUPTED
+    except KtrdrError as error:
+        _report(error, as_json="--json" in (sys.argv if argv is None else argv))
+        return exit_code(error)
+    except BrokenPipeError:
+        # The reader of our output went away (`ktrdr ... | head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # the process edge: whatever is left is a defect of ours, and says so
+        if os.environ.get("KTRDR_LOG_LEVEL", "").upper() == "DEBUG":
+            traceback.print_exc()
+        _say(
+            f"Internal error, please report it: {type(error).__name__}: {error}\n"
+            "KTRDR_LOG_LEVEL=DEBUG shows where it happened."
+        )
+        return Exit.FAILED
+
+
+def _report(error: KtrdrError, as_json: bool) -> None:
+    if not as_json:
+        _say(str(error))
+        return
+    problem: dict[str, object] = {"type": f"urn:ktrdr:problem:{error.slug}", "detail": error.message}
+    if isinstance(error, InvalidInput):
+        problem["errors"] = [asdict(fault) for fault in error.errors]
+    click.echo(json.dumps(problem), err=True)
+
+
+def _say(text: str) -> None:
+    click.echo(f"ktrdr: {text}", err=True)
