@@ -5,7 +5,7 @@ Run: ``python benchmarks/bench_platform.py``.
 - overhead: CPU seconds of the worker, its nursery and the job's process beyond those of the job's own statements, as
   a share of the latter: fork, progress bridge, metrics, cancel checks, HTTP, files, delivery.
 - start to delivery: wall time from sending the start request until the result has been reported, less the wall time
-  of the job's own statements.
+  from the job's first statement to its last.
 
 The backend is a stand-in that answers at once, so that only the worker's side is measured.
 """

@@ -340,6 +340,12 @@ async def test_a_worker_that_closes_gives_its_work_back(worker_of: Fleet, backen
         assert (await client.ask("GET", "/health")).json()["worker_status"] == "draining"
 
 
+async def test_an_idle_worker_that_closes_says_so(worker_of: Fleet, backend: FakeBackend) -> None:
+    async with worker_of(backend) as client:
+        await client.worker.registered()
+    assert [report["worker_status"] for report in backend.reports] == ["draining"]
+
+
 async def test_data_comes_by_digest_from_the_backend(worker_of: Fleet, backend: FakeBackend) -> None:
     backend.artifacts["2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"] = b"hello"
     async with worker_of(backend) as client:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 
 from ktrdr.errors import (
     InvalidInput,
-    KtrdrError,
     NotAuthorised,
     NotFound,
     ServerUnreachable,
@@ -112,8 +111,3 @@ def _read(model: type[M], answer: Answer, url: str) -> M:
         raise Unavailable(
             f"What answers at {url} is not a ktrdr backend of this version: {error.errors()[0]['msg']}."
         ) from None
-
-
-def worth_retrying(error: KtrdrError) -> bool:
-    """Whether the same request may succeed later without anybody changing it."""
-    return not isinstance(error, InvalidInput)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from abc import ABC
@@ -46,6 +47,7 @@ __all__ = ["WorkerAPIBase"]
 _log = logging.getLogger(__name__)
 _RELEASE_GRACE_S = 10.0
 _LAST_DELIVERY_S = 6.0
+_GOODBYE_S = 1.0
 
 
 class WorkerAPIBase(ABC):
@@ -189,13 +191,22 @@ class WorkerAPIBase(ABC):
 
     async def release(self) -> None:
         """Take no more work; stop the running job and give it back to the backend."""
-        self.slot.closed = True
+        if not self.slot.closed:
+            self.slot.closed = True
+            await self._say_goodbye()
         if self.slot.current is not None and self._host is not None:
             grace_s = min(self.settings.control.cancel_grace_s, _RELEASE_GRACE_S)
             self.slot.current.run.stop("released", grace_s)
             await asyncio.wait([self.slot.current.run.ended], timeout=grace_s + 3.0)
         if self._work:
             await asyncio.wait(self._work.values(), timeout=_LAST_DELIVERY_S)
+
+    async def _say_goodbye(self) -> None:
+        """Tell the backend to choose others; it finds out anyway, so nothing is repeated."""
+        if self._registration.registered.is_set():
+            leaving = ReportRequest(instance_id=self.instance_id, worker_status="draining")
+            with contextlib.suppress(KtrdrError, TimeoutError):
+                await asyncio.wait_for(self._link.report(self.worker_id, leaving), _GOODBYE_S)
 
     def kill_job(self) -> None:
         """End the running job's processes at once, without ceremony."""

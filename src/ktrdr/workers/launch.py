@@ -22,6 +22,7 @@ from ktrdr.workers.nursery import end_group, peak_bytes
 __all__ = ["Child", "Exit", "LaunchMode", "Launcher"]
 
 LaunchMode = Literal["fork", "single"]
+NURSERY = (sys.executable, "-m", "ktrdr.workers.nursery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,14 @@ class Launcher:
         Modules that jobs need, imported ahead of time by the nursery, never by this process.
     mode
         ``fork`` for one nursery with a child per job; ``single`` for a standby process per job (GPU, macOS).
+    program
+        The command that is a nursery; a parameter for tests.
     """
 
-    def __init__(self, preload: Sequence[str], mode: LaunchMode = "fork") -> None:
-        self._preload, self.mode = tuple(preload), mode
+    def __init__(
+        self, preload: Sequence[str], mode: LaunchMode = "fork", *, program: Sequence[str] = NURSERY
+    ) -> None:
+        self._preload, self.mode, self._program = tuple(preload), mode, tuple(program)
         self._ready: _Nursery | None = None
         self._all: list[_Nursery] = []
 
@@ -81,7 +86,7 @@ class Launcher:
         """Start a nursery, if none is ready; returns at once, the imports happen in its own time."""
         if self._ready is None or self._ready.lost:
             self._all = [nursery for nursery in self._all if not nursery.lost]
-            self._ready = _Nursery(self._preload, self.mode)
+            self._ready = _Nursery(self._program, self._preload, self.mode)
             self._all.append(self._ready)
 
     async def launch(self, folder: Path, token: str | None) -> Child:
@@ -92,13 +97,23 @@ class Launcher:
         Unavailable
             If no process could be started.
         """
+        try:
+            return await self._take().launch(folder, token)
+        except ConnectionError:
+            # The nursery had died unnoticed, killed for memory perhaps: nothing was started.
+            try:
+                return await self._take().launch(folder, token)
+            except OSError as error:
+                raise Unavailable(f"The job's process could not be started: {error}.") from error
+
+    def _take(self) -> _Nursery:
         self.warm()
         nursery = self._ready
         assert nursery is not None
         if self.mode == "single":  # it becomes the job: have the next one ready
             self._ready = None
             self.warm()
-        return await nursery.launch(folder, token)
+        return nursery
 
     def close(self) -> None:
         """End the nurseries, and with them every child."""
@@ -110,7 +125,7 @@ class Launcher:
 class _Nursery:
     """One nursery process and the socket to it."""
 
-    def __init__(self, preload: Sequence[str], mode: LaunchMode) -> None:
+    def __init__(self, program: Sequence[str], preload: Sequence[str], mode: LaunchMode) -> None:
         self.lost = False
         self._single = mode == "single"
         self._loop = asyncio.get_running_loop()
@@ -119,7 +134,7 @@ class _Nursery:
         self._exits: dict[int, asyncio.Future[Exit]] = {}
         self._socket, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "ktrdr.workers.nursery", str(theirs.fileno()), mode, *preload]
+            command = [*program, str(theirs.fileno()), mode, *preload]
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
@@ -138,8 +153,8 @@ class _Nursery:
             pid, exited = await born
         except BaseException as error:
             os.close(write_end)  # a child that is born after this ends at once
-            if isinstance(error, OSError):
-                raise Unavailable(f"The job's process could not be started: {error}.") from error
+            if isinstance(error, ConnectionError):
+                self._lose()
             raise
         finally:
             os.close(read_end)

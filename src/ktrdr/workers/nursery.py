@@ -147,7 +147,7 @@ def _preload(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:  # the job that needs it says so in its own words
+        except Exception as error:  # a process edge: the job that needs it says so in its own words
             sys.stderr.write(f"ktrdr nursery: {name} cannot be imported ahead of the jobs: {error}\n")
 
 

@@ -25,7 +25,7 @@ from ktrdr.workers.endpoint import bind_host, bind_socket, format_host
 from ktrdr.workers.settings import WorkerSettings
 from ktrdr.workers.training_worker import GPU_PORT, TrainingWorker
 
-__all__ = ["app_from_environment", "main", "run_worker", "serve"]
+__all__ = ["app_from_environment", "default_port", "main", "run_worker", "serve"]
 
 WorkerKind = Literal["backtesting", "training"]
 _CLASSES: dict[WorkerType, type[WorkerAPIBase]] = {
@@ -68,7 +68,7 @@ def run_worker(
     if capabilities is None:
         capabilities = detect_capabilities(with_gpu=cls.wants_gpu)
     address = bind_host(settings)
-    with bind_socket(address, _port(settings, cls, capabilities)) as listener:
+    with bind_socket(address, default_port(settings, cls, capabilities)) as listener:
         bound = int(listener.getsockname()[1])
         worker = cls(settings, capabilities=capabilities, job=job, port=bound)
         url = f"http://{format_host(address)}:{bound}"
@@ -78,7 +78,8 @@ def run_worker(
         asyncio.run(serve(worker, listener))
 
 
-def _port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilities: Capabilities) -> int:
+def default_port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilities: Capabilities) -> int:
+    """The port that was told, else the one of this kind of worker."""
     if settings.port is not None:
         return settings.port
     return GPU_PORT if cls.wants_gpu and capabilities.gpu else cls.default_port
