@@ -16,7 +16,7 @@ from ktrdr.protocol.messages import Problem
 __all__ = ["PROBLEMS", "Services", "etag_of", "json_answer", "known_etags"]
 
 
-def _backend(request: Request) -> Backend:
+async def _backend(request: Request) -> Backend:  # async, as FastAPI would run a plain function on a thread
     backend: Backend = request.app.state.backend
     return backend
 
