@@ -17,9 +17,10 @@ import polars as pl
 from ktrdr.bars import Bars, FloatArray
 from ktrdr.fuzzy import LinguisticVariable
 from ktrdr.indicators import compute
+from ktrdr.market.resample import resample
 from ktrdr.reports.data import ReportData
 from ktrdr.reports.series import thinned_rows
-from ktrdr.strategies.document import FuzzySetUse, Strategy
+from ktrdr.strategies.document import FuzzyInput, FuzzySetUse, Strategy
 
 __all__ = ["CANDLES", "COLOURS", "Chart", "candle_chart", "equity_chart", "fuzzy_charts", "training_chart"]
 
@@ -290,9 +291,17 @@ def _fuzzy_chart(name: str, use: FuzzySetUse, low: float, high: float, values: F
 
 
 def _values_of(strategy: Strategy, use: FuzzySetUse, bars: Bars | None) -> FloatArray | None:
-    """The indicator's known values over the traded bars."""
+    """The indicator's known values over the traded bars, on the timeframe where the network reads the set."""
     if bars is None or not len(bars):
         return None
+    read = [
+        t
+        for i in strategy.nn_inputs
+        if isinstance(i, FuzzyInput) and i.fuzzy_set == use.name
+        for t in i.timeframes
+    ]
+    if read and bars.timeframe not in read:
+        bars = resample(bars, read[0])
     indicator = strategy.indicators[use.indicator]
     outputs = compute(indicator.type, bars, **indicator.params)
     values = outputs[use.output] if use.output is not None else next(iter(outputs.values()))
