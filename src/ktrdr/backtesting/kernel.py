@@ -225,12 +225,21 @@ def enter(rules: Rules, st: Any, fills: Any, t: int, side: float, opened: float,
 
 @compiled
 def excursions(low: FloatArray, high: FloatArray, entry: float, exit_price: float) -> tuple[float, float]:
-    """Lowest and highest price of the bars seen whole, the entry and the exit."""
+    """Lowest and highest price of the bars seen whole, the entry and the exit.
+
+    Two comparisons run side by side, because each waits for its own last result.
+    """
     lowest, highest = min(entry, exit_price), max(entry, exit_price)
-    for i in range(len(low)):
-        lowest = min(lowest, low[i])
-        highest = max(highest, high[i])
-    return lowest, highest
+    lowest_2, highest_2 = lowest, highest
+    last = len(low) - 1
+    for i in range(0, last, 2):
+        lowest = low[i] if low[i] < lowest else lowest
+        lowest_2 = low[i + 1] if low[i + 1] < lowest_2 else lowest_2
+        highest = high[i] if high[i] > highest else highest
+        highest_2 = high[i + 1] if high[i + 1] > highest_2 else highest_2
+    if last >= 0:
+        lowest, highest = min(lowest, low[last]), max(highest, high[last])
+    return min(lowest, lowest_2), max(highest, highest_2)
 
 
 @compiled

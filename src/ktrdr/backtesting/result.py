@@ -138,8 +138,8 @@ class Result:
     symbol: str
     timeframe: Timeframe
     config: SimulationConfig
-    time_T: IntArray  # noqa: N815  (the shape suffix is part of the name)
-    equity_T: FloatArray  # noqa: N815  (the shape suffix is part of the name)
+    time_T: IntArray
+    equity_T: FloatArray
     trades: Trades
     fills: Fills
     open_position: OpenPosition | None
