@@ -58,7 +58,7 @@ class Output:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for position, name in enumerate(columns):
-            numeric = all(isinstance(row[position], int | float | None) for row in rows)
+            numeric = all(_is_figure(row[position]) for row in rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(figure(value) for value in row))
@@ -78,6 +78,13 @@ class Output:
         return Console(
             width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False
         )
+
+
+def _is_figure(value: object) -> bool:
+    """Numbers, and texts that are made of one (``+1.20 %``): these line up at the right."""
+    if isinstance(value, str):
+        return not value.strip(" +-–0123456789.,%")
+    return isinstance(value, int | float | None)
 
 
 def figure(value: Any) -> str:

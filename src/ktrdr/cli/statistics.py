@@ -17,4 +17,7 @@ def print_statistics(out: Output, result: Json) -> None:
         f"{result['strategy_name']} on {result['symbol']} {result['timeframe']}, "
         f"{str(result['start'])[:10]} to {str(result['end'])[:10]}",
     )
-    out.table(None, ("", "strategy", "buy and hold"), statistics_rows(result))
+    rows = statistics_rows(result["statistics"], result.get("benchmark") or {})
+    out.table(
+        None, ("", "strategy", "buy and hold"), [(row.label, row.strategy, row.benchmark) for row in rows]
+    )

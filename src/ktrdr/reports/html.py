@@ -56,7 +56,7 @@ def build_html(data: ReportData) -> str:
         _tiles(data),
         _section(equity),
         _section(candles),
-        _columns([_statistics(statistics_rows(data)), _provenance(data)]),
+        _columns([_statistics(statistics_rows(data.statistics, data.benchmark)), _provenance(data)]),
         _trades(data.trades, str(data.result["timeframe"])),
         _heading("Fuzzy sets", "Membership functions over the values that occurred.") if fuzzy else "",
         _columns([_section(chart) for chart in fuzzy]),

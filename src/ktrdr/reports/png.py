@@ -136,7 +136,7 @@ def _draw_prices(axes: Axes, data: ReportData) -> None:
 def _write_statistics(figure: Figure | Any, data: ReportData) -> None:
     axes = figure.subplots()
     axes.axis("off")
-    rows = [row for row in statistics_rows(data) if row.name in _SHOWN]
+    rows = [row for row in statistics_rows(data.statistics, data.benchmark) if row.name in _SHOWN]
     axes.text(
         0.62, 1.0, "Strategy", ha="right", va="top", fontsize=9.5, color=_SOFT, transform=axes.transAxes
     )

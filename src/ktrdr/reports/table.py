@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from ktrdr.reports.data import ReportData
 
 __all__ = ["StatisticRow", "format_statistic", "statistics_rows"]
 
@@ -81,14 +79,17 @@ def format_statistic(name: str, value: Any) -> str:
     return MISSING if value is None else _FORMATS.get(name, _number)(float(value))
 
 
-def statistics_rows(data: ReportData) -> tuple[StatisticRow, ...]:
-    """The rows of the statistics table, strategy beside buy and hold, in the order to show them."""
+def statistics_rows(statistics: Mapping[str, Any], benchmark: Mapping[str, Any]) -> tuple[StatisticRow, ...]:
+    """The rows of the statistics table, strategy beside buy and hold, in the order to show them.
+
+    Both mappings are those of a result document; a figure that one lacks is shown as not defined.
+    """
     return tuple(
         StatisticRow(
             name=name,
             label=label,
-            strategy=format_statistic(name, data.statistics.get(name)),
-            benchmark=format_statistic(name, data.benchmark.get(name)),
+            strategy=format_statistic(name, statistics.get(name)),
+            benchmark=format_statistic(name, benchmark.get(name)),
             group=group,
         )
         for name, label, _, group in _ROWS

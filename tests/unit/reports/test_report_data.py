@@ -83,14 +83,14 @@ def test_without_a_training_document_the_strategy_says_the_dates(data: ReportDat
 
 
 def test_statistics_rows_put_strategy_beside_buy_and_hold(data: ReportData) -> None:
-    rows = {row.name: row for row in statistics_rows(data)}
+    rows = {row.name: row for row in statistics_rows(data.statistics, data.benchmark)}
     total = data.statistics["total_return"]
     assert rows["total_return"].strategy == f"{100 * total:+,.2f} %"
     assert rows["total_trades"].strategy == str(data.statistics["total_trades"])
     assert rows["sqn"].benchmark == MISSING  # one trade has no spread
     assert len({row.group for row in rows.values()}) == 5
     alone = dataclasses.replace(data, result={k: v for k, v in data.result.items() if k != "benchmark"})
-    assert {row.benchmark for row in statistics_rows(alone)} == {MISSING}
+    assert {row.benchmark for row in statistics_rows(alone.statistics, alone.benchmark)} == {MISSING}
 
 
 @pytest.mark.parametrize(
