@@ -16,40 +16,49 @@ import numpy.typing as npt
 from ktrdr.errors import FieldError, InvalidBars, InvalidInput
 from ktrdr.timeframe import Timeframe
 
-__all__ = ["Bars", "FloatArray", "IntArray", "Quotes", "parse_time", "to_datetime"]
+__all__ = ["Bars", "FloatArray", "IntArray", "Quotes", "TimeLike", "parse_time", "to_datetime"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+TimeLike = str | date | datetime | int | np.integer | np.datetime64
+"""A moment as people and arrays write it; see :func:`parse_time`."""
 
 _PRICES = ("open", "high", "low", "close")
 _MOST_FAULTS_SHOWN = 20
 
 
-def parse_time(value: str | date | datetime | int) -> int:
+def parse_time(value: TimeLike) -> int:
     """Read a moment as microseconds since 1970-01-01 UTC.
 
-    Accepts ISO dates (midnight UTC) and date-times; a date-time without an offset is read as UTC.
+    Accepts ISO dates (midnight UTC) and date-times, as text or as objects, and stamps in microseconds, such as an
+    element of ``Bars.time``; a date-time without an offset is read as UTC.
 
     Raises
     ------
     InvalidInput
-        If the text is not an ISO 8601 date or date-time.
+        If the value is none of these.
     """
-    if isinstance(value, int):
-        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, np.datetime64) and not np.isnat(value):
+        return int(value.astype("datetime64[us]").astype(np.int64))
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise InvalidInput(
-                f"'{value}' is not a date. Write it as 2015-01-31 or 2015-01-31T14:00:00Z."
-            ) from None
+            raise _no_date(value) from None
+    if not isinstance(value, date):
+        raise _no_date(value)
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     delta = value - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _no_date(value: object) -> InvalidInput:
+    return InvalidInput(f"'{value}' is not a date. Write it as 2015-01-31 or 2015-01-31T14:00:00Z.")
 
 
 def to_datetime(stamp: int) -> datetime:
@@ -161,15 +170,11 @@ class Bars:
         """False where the source gave no volume (all zero)."""
         return bool(np.any(self.volume > 0))
 
-    def between(
-        self, start: str | date | datetime | int | None, end: str | date | datetime | int | None
-    ) -> Bars:
+    def between(self, start: TimeLike | None, end: TimeLike | None) -> Bars:
         """Bars whose open time lies in ``[start, end]``; an ``end`` given as a plain date includes that day."""
         return self[self.rows_between(start, end)]
 
-    def rows_between(
-        self, start: str | date | datetime | int | None, end: str | date | datetime | int | None
-    ) -> slice:
+    def rows_between(self, start: TimeLike | None, end: TimeLike | None) -> slice:
         """The rows that :meth:`between` would return, as a slice."""
         first = 0 if start is None else int(np.searchsorted(self.time, parse_time(start), side="left"))
         last = len(self)
@@ -194,9 +199,16 @@ class Bars:
         return sha.hexdigest()
 
 
-def _is_plain_date(value: object) -> bool:
+def _is_plain_date(value: TimeLike) -> bool:
+    """True for a day without a time of day, in any of the spellings that :func:`parse_time` reads."""
+    if isinstance(value, np.datetime64):
+        return np.datetime_data(value.dtype)[0] == "D"
     if isinstance(value, str):
-        return len(value.strip()) == len("2015-01-31")
+        try:
+            date.fromisoformat(value.strip())
+        except ValueError:
+            return False
+        return True
     return isinstance(value, date) and not isinstance(value, datetime)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime
 
 from ktrdr.artifacts import ArtifactStore
-from ktrdr.bars import Bars
+from ktrdr.bars import Bars, TimeLike
 from ktrdr.errors import InvalidInput
 from ktrdr.market.manifest import load_dataset
 from ktrdr.protocol.specs import DatasetRef
@@ -18,7 +17,7 @@ SymbolBars = Mapping[Timeframe, Bars]
 """Bars of one symbol by timeframe."""
 Market = Mapping[str, SymbolBars]
 """Bars by symbol and timeframe."""
-Moment = str | date | datetime | int | None
+Moment = TimeLike | None
 
 
 def load_market(datasets: Iterable[DatasetRef], artifacts: ArtifactStore) -> dict[str, dict[Timeframe, Bars]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from ktrdr import settings
 from ktrdr.artifacts import ArtifactStore, FileArtifactStore
 from ktrdr.backtesting import Result
-from ktrdr.bars import Bars, to_datetime
+from ktrdr.bars import Bars, parse_time, to_datetime
 from ktrdr.errors import InvalidInput, InvalidModel, NotFound
 from ktrdr.jobs.market_data import Moment
 from ktrdr.market.resample import can_resample, resample
@@ -334,4 +334,6 @@ def _with_timeframes(given: dict[Timeframe, Bars], wanted: Iterable[Timeframe]) 
 
 def _day(moment: Moment) -> str | date | None:
     """A moment as the day that a strategy document takes."""
-    return to_datetime(moment) if isinstance(moment, int) else moment
+    if moment is None or isinstance(moment, str | date):
+        return moment
+    return to_datetime(parse_time(moment))

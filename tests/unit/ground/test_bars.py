@@ -127,6 +127,19 @@ def test_between_includes_both_ends_and_the_whole_day_of_a_plain_date() -> None:
     assert len(bars.between("1999-01-01", "1998-01-01")) == 0
 
 
+@pytest.mark.parametrize(
+    "end", ["1970-01-02", " 1970-01-02", "19700102", "1970-W01-5", np.datetime64("1970-01-02")]
+)
+def test_a_plain_date_in_any_spelling_is_the_whole_day(end: str) -> None:
+    assert make(72).between("19700102", end).time.tolist() == [h * HOUR for h in range(24, 48)]
+
+
+def test_a_stamp_taken_from_the_bars_themselves_is_a_moment() -> None:
+    bars = make(72)
+    assert bars.between(bars.time[5], bars.time[7]).time.tolist() == [5 * HOUR, 6 * HOUR, 7 * HOUR]
+    assert len(bars.between(np.datetime64("1970-01-02T05:00"), np.datetime64("1970-01-02T07:00"))) == 3
+
+
 def test_the_digest_covers_every_column_and_the_timeframe_but_not_the_symbol() -> None:
     bars = make()
     quotes = quotes_for(bars)
@@ -180,6 +193,12 @@ def test_times_are_read_as_utc(text: str, expected: int) -> None:
 def test_a_text_that_is_no_date_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"'31\.01\.2015' is not a date\. Write it as 2015-01-31"):
         parse_time("31.01.2015")
+
+
+@pytest.mark.parametrize("value", [True, 1.5, np.datetime64("NaT"), [1], None])
+def test_what_is_no_moment_at_all_is_refused(value: object) -> None:
+    with pytest.raises(InvalidInput, match=r"is not a date\. Write it as 2015-01-31"):
+        parse_time(value)  # type: ignore[arg-type]
 
 
 @settings(max_examples=50, deadline=None)
