@@ -317,6 +317,15 @@ def test_a_ruined_account_is_closed_and_trades_no_more() -> None:
     assert result.statistics["max_drawdown"] == pytest.approx(-1.6)
 
 
+def test_a_ruined_account_trades_no_more_even_if_its_exit_left_something() -> None:
+    bars = bars_of((10, 10, 10, 10), (10, 25, 10, 25), (12, 12, 12, 12), (12, 12, 12, 12), (12, 12, 12, 12))
+    result = run(bars, [-1, 0, 1, 1, 0], positions=SHORTS)
+    assert reasons(result) == ["ruin"]
+    assert result.equity_T.tolist() == [1_000, -500, 800, 800, 800]
+    assert len(result.fills) == 2
+    assert result.counts["entries_of_size_zero"] == 0
+
+
 def test_ruin_is_noticed_in_a_bar_with_a_signal_too() -> None:
     result = run(flat(10, 10, 25, 25, 25), [-1, 0, 1, 1, 0], positions=SHORTS)
     assert reasons(result) == ["ruin"]
