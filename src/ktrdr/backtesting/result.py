@@ -133,6 +133,8 @@ class Result:
         bars that touched stop and target; stops and targets filled at a gap.
     statistics
         By name; see :data:`ktrdr.backtesting.performance.STATISTICS`. None is "not defined".
+    notes
+        What whoever made the signals knows about them and the simulator cannot; they open :meth:`warnings`.
     """
 
     symbol: str
@@ -145,6 +147,7 @@ class Result:
     open_position: OpenPosition | None
     counts: Mapping[str, int]
     statistics: Mapping[str, Statistic]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _freeze(self)
@@ -163,7 +166,8 @@ class Result:
 
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the figures; one sentence each."""
-        return tuple(text.format(n=f"{self.counts[name]:,}") for name, text in _WARNINGS if self.counts[name])
+        counted = (text.format(n=f"{self.counts[name]:,}") for name, text in _WARNINGS if self.counts[name])
+        return (*self.notes, *counted)
 
     def drawdown(self) -> FloatArray:
         """(T,) how far each close lies below the running peak, as a rate <= 0."""

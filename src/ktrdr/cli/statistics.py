@@ -9,7 +9,7 @@ __all__ = ["print_statistics"]
 
 
 def print_statistics(out: Output, result: Json) -> None:
-    """Print the table of ``result`` (the ``result`` artifact of a backtest)."""
+    """Print the table of ``result`` (the ``result`` artifact of a backtest), and on stderr what to know about it."""
     from ktrdr.reports.table import statistics_rows  # lazy: reports load NumPy
 
     out.result(
@@ -21,3 +21,5 @@ def print_statistics(out: Output, result: Json) -> None:
     out.table(
         None, ("", "strategy", "buy and hold"), [(row.label, row.strategy, row.benchmark) for row in rows]
     )
+    for warning in result.get("warnings") or ():
+        out.note(f"Warning: {warning}")

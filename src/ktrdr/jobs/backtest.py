@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from ktrdr.datasets.features import FeaturePlan, Features
 from ktrdr.errors import InvalidInput, TooFewBars
 from ktrdr.jobs.asking import Answers, answer_bars, plan_for
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
+from ktrdr.jobs.in_sample import LearnedRange, learned_range
 from ktrdr.jobs.market_data import Moment, SymbolBars, load_market, require_bars, until
 from ktrdr.market.calendars import bars_per_year
 from ktrdr.models.bundle import Bundle, JsonValue, load_bundle
@@ -76,7 +77,8 @@ class Backtest:
     """A finished backtest: the simulation, the benchmark over the same bars, and what the warm-up took.
 
     ``bars_lost`` bars of the requested range have no features yet; ``bars_before`` stored bars before it fed the
-    warm-up. ``rows_without_features`` of the simulated bars had none and kept the position.
+    warm-up. ``rows_without_features`` of the simulated bars had none and kept the position; ``in_sample_bars`` of
+    them lie in the range that the model was trained on.
     """
 
     result: Result
@@ -84,6 +86,7 @@ class Backtest:
     bars_lost: int
     bars_before: int
     rows_without_features: int
+    in_sample_bars: int
     needed: dict[Timeframe, int]
     requested: tuple[Moment, Moment]
 
@@ -118,6 +121,7 @@ def backtest_job(spec: BacktestSpec, env: JobEnvironment) -> Job:
     }
     summary: dict[str, JsonValue] = {name: result.statistics[name] for name in _SUMMARY}
     summary["benchmark_return"] = backtest.benchmark.statistics["total_return"]
+    summary["in_sample_bars"] = backtest.in_sample_bars
     return JobResult(summary | {"result_digest": result.digest()}, artifacts)
 
 
@@ -180,15 +184,28 @@ def backtest_model(
     year = bars_per_year(base.calendar, base.timeframe, base[begin:].start, base.end)
     result = yield from _simulate(base, answers, config, begin, year)
     yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
+    learned = learned_range(bundle.manifest.training, base.symbol)
+    without = int(np.count_nonzero(~answers.features.valid_T[begin:]))
     return Backtest(
-        result=result,
+        result=replace(result, notes=tuple(_notes(result, learned, without))),
         benchmark=buy_and_hold(base, config, bars_per_year=year, first=begin),
         bars_lost=begin - first,
         bars_before=first,
-        rows_without_features=int(np.count_nonzero(~answers.features.valid_T[begin:])),
+        rows_without_features=without,
+        in_sample_bars=learned.count(result.time_T) if learned else 0,
         needed={timeframe: plan.warmup(timeframe) for timeframe in plan.timeframes},
         requested=(start, end),
     )
+
+
+def _notes(result: Result, learned: LearnedRange | None, without_features: int) -> Iterator[str]:
+    if learned is not None and (warning := learned.warning(result.time_T)) is not None:
+        yield warning
+    if without_features:
+        yield (
+            f"{without_features:,} bars had no complete features, since the bars of another timeframe end or have a "
+            "hole; the model was not asked there, and the position was kept."
+        )
 
 
 def _require_range(bars: Bars, rows: int, start: Moment, end: Moment) -> None:
@@ -308,6 +325,7 @@ def _document(backtest: Backtest, strategy_name: str, bundle: Bundle) -> dict[st
             "needed": {timeframe.value: rows for timeframe, rows in backtest.needed.items()},
             "rows_without_features": backtest.rows_without_features,
         },
+        "in_sample_bars": backtest.in_sample_bars,
         "warnings": list(result.warnings()),
         "counts": dict(result.counts),
         "config": result.config.to_json(),

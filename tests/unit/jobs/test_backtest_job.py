@@ -24,7 +24,7 @@ from ktrdr.market.manifest import write_dataset
 from ktrdr.models.bundle import Bundle, load_bundle, save_bundle
 from ktrdr.operations.progress import Metric, Progress
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef
-from ktrdr.strategies import Strategy, parse_strategy
+from ktrdr.strategies import Strategy, parse_strategy, with_overrides
 from ktrdr.timeframe import Timeframe
 
 Drained = Callable[[Any], tuple[list[Any], Any]]
@@ -178,6 +178,44 @@ def test_missing_bars_of_a_timeframe_are_named(trained: Any, bars_of: MakeBars, 
         drained(backtest_model(trained.bundle, {Timeframe.W1: bars_of()}))
 
 
+def test_bars_of_the_training_range_are_counted_and_told(
+    trained: Any, run: Callable[..., Backtest], bars_of: MakeBars
+) -> None:
+    """The model was trained on all 600 bars of AAA, 2000-02-13 to 2001-10-04."""
+    whole = run()
+    assert whole.in_sample_bars == len(whole.result.time_T)
+    (told,) = (line for line in whole.result.warnings() if "trained on" in line)
+    assert f"All {whole.in_sample_bars:,} bars" in told
+    assert "2000-02-13 to 2001-10-04" in told
+    longer = bars_of(rows=650)
+    part = run(longer, start=longer[590:].start)
+    assert part.in_sample_bars == 10
+    assert "10 of 60 bars" in part.result.warnings()[0]
+    unseen = run(longer, start=longer[600:].start)
+    assert unseen.in_sample_bars == 0
+    assert not any("trained on" in line for line in unseen.result.warnings())
+
+
+def test_bars_of_another_symbol_were_never_seen(run: Callable[..., Backtest], bars_of: MakeBars) -> None:
+    assert run(bars_of("BBB")).in_sample_bars == 0
+
+
+def test_bars_before_the_training_start_were_not_learned_from(
+    bars_of: MakeBars, strategy: Strategy, store: FileArtifactStore, drained: Drained
+) -> None:
+    from ktrdr.jobs.train import train_model
+
+    bars = bars_of()
+    late = with_overrides(strategy, start_date=bars[200:].start, end_date=bars[:500].end)
+    model = drained(train_model(late, {"AAA": {D1: bars}}, store, device="cpu"))[1]
+    backtest = drained(backtest_model(model.bundle, {D1: bars}))[1]
+    lost = backtest.bars_lost
+    assert 0 < lost < 200
+    assert backtest.in_sample_bars == 300
+    assert len(backtest.result.time_T) == 600 - lost
+    assert drained(backtest_model(model.bundle, {D1: bars}, end=bars[:200].end))[1].in_sample_bars == 0
+
+
 def broken(trained: Any, store: FileArtifactStore, **changes: Any) -> Bundle:
     manifest = trained.bundle.manifest.model_copy(update=changes)
     return save_bundle(store, manifest, model=trained.bundle.model_path().read_bytes(), weights={})
@@ -239,6 +277,8 @@ def test_the_job_stores_result_trades_and_equity(
     assert document["warmup"]["bars_lost"] == 0
     assert document["warmup"]["needed"]["1d"] > 0
     assert set(document["benchmark"]) == set(document["statistics"])
+    assert document["in_sample_bars"] == result.summary["in_sample_bars"] == 181
+    assert any("All 181 bars" in line for line in document["warnings"])
     assert SimulationConfig.from_json(document["config"]).initial_capital == 20_000
     trades = pl.read_parquet(io.BytesIO(store.read(result.artifacts["trades"])))
     equity = pl.read_parquet(io.BytesIO(store.read(result.artifacts["equity"])))
