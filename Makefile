@@ -24,7 +24,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not create $(VENV). On Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing ktrdr and its pinned dependencies into $(VENV) (about 1 GB unpacked; PyTorch is the largest part) ..."
+	@echo "Installing ktrdr and its pinned dependencies into $(VENV) (1 to 2 GB unpacked; PyTorch is the largest part) ..."
 	@$(PIP_INSTALL) -e '.[all]'
 	@touch $@
 

@@ -34,7 +34,7 @@ from ktrdr.cli.fleet import Fleet, FleetPlan
 from table import Row, render
 
 STARTS, GETS = 30, 600
-_WARM = 5
+WARM = 5
 _PAUSE_S = 0.3  # between operations: the next one finds the fleet idle, as a user's would
 _UNDISTURBED_S = 0.2  # after an unwatched start, before the first question about it
 _ENDED = ("completed", "failed", "cancelled")
@@ -73,6 +73,10 @@ class Wire:
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         self._http = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120.0)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._http.close()
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         """A request below /api/v1."""
@@ -119,13 +123,15 @@ def percentile(values: Sequence[float], quantile: float) -> float:
     return ordered[max(0, math.ceil(quantile * len(ordered)) - 1)]
 
 
-def start_times(wire: Wire, body: object, repetitions: int, cpu: Callable[[], float]) -> Times:
+def start_times(
+    wire: Wire, body: object, repetitions: int, cpu: Callable[[], float], *, warm: int = WARM
+) -> Times:
     """How long starts take on an idle fleet; ``cpu`` gives the fleet's CPU seconds so far.
 
     In turns: one start that nobody watches, for the ledger's time of acceptance, and one that is watched.
     """
     times, spent = Times(), 0.0
-    for number in range(-_WARM, 2 * repetitions):
+    for number in range(-warm, 2 * repetitions):
         if number == 0:
             times, spent = Times(), cpu()
         time.sleep(_PAUSE_S)
@@ -145,10 +151,12 @@ def start_times(wire: Wire, body: object, repetitions: int, cpu: Callable[[], fl
     return times
 
 
-def get_times(wire: Wire, operation_id: str, repetitions: int, cpu: Callable[[], float]) -> Times:
+def get_times(
+    wire: Wire, operation_id: str, repetitions: int, cpu: Callable[[], float], *, warm: int = WARM
+) -> Times:
     """How long a GET of a running operation takes, one after the other without a pause."""
     times, spent = Times(), 0.0
-    for number in range(-_WARM, repetitions):
+    for number in range(-warm, repetitions):
         if number == 0:
             times, spent = Times(), cpu()
         begin = time.perf_counter()
@@ -175,19 +183,18 @@ def fleet() -> Iterator[str]:
             yield running.url
 
 
-def measure(starts: int = STARTS, gets: int = GETS) -> tuple[Times, Times]:
+def measure(starts: int = STARTS, gets: int = GETS, warm: int = WARM) -> tuple[Times, Times]:
     """Times of starts and of GETs."""
-    with fleet() as url:
-        wire = Wire(url)
+    with fleet() as url, contextlib.closing(Wire(url)) as wire:
         servers = psutil.Process().children()
         backend = [part for part in servers if "backend" in part.cmdline()]
         wire.ask("POST", "/data/samples")
         wire.until(_train(wire, epochs=2), "completed")
         body = {"model_id": _model(wire), "start_date": "2016-01-01", "end_date": "2016-12-31"}
-        started = start_times(wire, body, starts, lambda: cpu_of(servers))
+        started = start_times(wire, body, starts, lambda: cpu_of(servers), warm=warm)
         running = _train(wire, epochs=10_000)
         wire.until(running, "running")
-        got = get_times(wire, running, gets, lambda: cpu_of(backend))
+        got = get_times(wire, running, gets, lambda: cpu_of(backend), warm=warm)
         wire.ask("POST", f"/operations/{running}/cancel")
         wire.until(running, "cancelled")
         return started, got
@@ -209,7 +216,7 @@ def _train(wire: Wire, epochs: int) -> str:
 
 def rows(*, tiny: bool = False) -> list[Row]:
     """The table's rows."""
-    started, got = measure(2, 10) if tiny else measure()
+    started, got = measure(1, 10, 0) if tiny else measure()
 
     def row(key: str, what: str, times: Times, name: str, target: float, note: str = "") -> Row:
         spread = f"p95 {times.p(name, 0.95):.1f} ms of {len(times.ms[name])}"

@@ -66,8 +66,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(outcome: Row | Failure, baseline: Mapping[str, float]) -> tuple[str, ...]:
     if isinstance(outcome, Failure):
-        reason = " ".join(outcome.reason.replace("|", "/").split())
-        return (outcome.module, "-", "ERROR", "no", "-", "-", reason[:160])
+        return (outcome.module, "-", "ERROR", "no", "-", "-", _plain(outcome.reason)[:160])
     before = baseline.get(outcome.key)
     return (
         outcome.what,
@@ -76,8 +75,13 @@ def _cells(outcome: Row | Failure, baseline: Mapping[str, float]) -> tuple[str, 
         {None: "-", True: "yes", False: "NO"}[outcome.met],
         "-" if outcome.cpu_s is None else f"{outcome.cpu_s:.3g}",
         f"{outcome.measured / before:.2f}" if before else "-",
-        outcome.note,
+        _plain(outcome.note),
     )
+
+
+def _plain(text: str) -> str:
+    """One line without the table's own bar."""
+    return " ".join(text.replace("|", "/").split())
 
 
 def _sign(row: Row) -> str:

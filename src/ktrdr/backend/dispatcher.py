@@ -13,7 +13,7 @@ from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WORKER_TYPE, WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import InvalidTransition, KtrdrError, NoAnswer, NotFound, ServerUnreachable
+from ktrdr.errors import InvalidInput, InvalidTransition, NoAnswer, NotFound, ServerUnreachable
 from ktrdr.operations.events import Accepted, Assigned, Finished, Refused, Unreachable
 from ktrdr.operations.model import (
     Assignment,
@@ -159,10 +159,10 @@ class Dispatcher:
         while (worker := self._registry.find(assignment.worker_id)) is not None:
             try:
                 answer = await self._fleet.of(worker).start(operation.operation_type, job)
-            except NoAnswer as error:
+            except (NoAnswer, InvalidInput) as error:  # the latter: it answered more than is read
                 doubtful = True
                 await self._operations.apply(operation_id, Unreachable(assignment, str(error)))
-            except (ServerUnreachable, KtrdrError) as error:
+            except ServerUnreachable as error:
                 if not doubtful:
                     self._registry.contact_failed(worker, str(error))
                     self._needs_probe(worker.worker_id)

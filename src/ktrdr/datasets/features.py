@@ -21,6 +21,7 @@ from ktrdr.market.align import align_to
 from ktrdr.timeframe import Timeframe
 
 __all__ = [
+    "STALE_AFTER_US",
     "FeatureColumn",
     "FeaturePlan",
     "FeatureProgress",
@@ -32,6 +33,11 @@ __all__ = [
 FeatureArray: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
+STALE_AFTER_US = 14 * 86_400_000_000
+"""A bar of another timeframe is out of date when a whole further bar and this long (µs) have passed since it was known.
+
+Longer than any regular closure of an exchange (ten days at most, in May and at the lunar new year).
+"""
 _BLOCK_ROWS = 65_536  # rows between two yields
 _CACHE_ROWS = 4_096  # rows whose columns stay in the processor's cache while they are transposed
 
@@ -55,7 +61,7 @@ class Features:
     values_TF
         (T, F) float32; row t is known when bar t is known. NaN in all columns of a row that is not valid.
     valid_T
-        (T,) bool; False during warm-up of any timeframe.
+        (T,) bool; False during warm-up of any timeframe, and where its newest known bar is out of date.
     first_valid
         The first valid row; T if there is none.
     digest
@@ -65,8 +71,8 @@ class Features:
     """
 
     names: tuple[str, ...]
-    values_TF: FeatureArray  # noqa: N815
-    valid_T: BoolArray  # noqa: N815
+    values_TF: FeatureArray
+    valid_T: BoolArray
     first_valid: int
     digest: str
     warmup: Mapping[Timeframe, int]
@@ -121,7 +127,8 @@ def iterate_features(
     """Make the features of a plan, yielding after each indicator and each block of rows.
 
     Row t uses bars known at the close of base bar t: bars ``0..t`` of the base timeframe, and of another timeframe
-    those whose ``known_at`` is not later. Prefix law: with equal origin, features of ``bars[:t]`` are the first t
+    those whose ``known_at`` is not later and which are not out of date (:data:`STALE_AFTER_US`): where a timeframe
+    ends early or has a hole, rows are not valid rather than made of old values. Prefix law: with equal origin, features of ``bars[:t]`` are the first t
     rows of these, bit for bit.
 
     Parameters
@@ -149,7 +156,9 @@ def iterate_features(
             series |= {Series(key.timeframe, key.type, key.params, o): x for o, x in outputs.items()}
             yield FeatureProgress(0, rows)
     row_of = {
-        tf: align_to(base, bars_by_timeframe[tf]) for tf in plan.timeframes if tf != plan.base_timeframe
+        tf: align_to(base, bars_by_timeframe[tf], max_age=tf.microseconds + STALE_AFTER_US)
+        for tf in plan.timeframes
+        if tf != plan.base_timeframe
     }
     writers = [
         _Writer(column, index, series[column.series], row_of.get(column.timeframe), scaler)

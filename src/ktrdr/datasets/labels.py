@@ -48,21 +48,21 @@ class Labels:
     """
 
     symbol: str
-    time_T: IntArray  # noqa: N815
-    y_T: npt.NDArray[np.int8]  # noqa: N815
-    t1_T: IntArray  # noqa: N815
+    time_T: IntArray
+    y_T: npt.NDArray[np.int8]
+    t1_T: IntArray
 
     def __len__(self) -> int:
         return len(self.time_T)
 
     @property
-    def complete_T(self) -> npt.NDArray[np.bool_]:  # noqa: N802
+    def complete_T(self) -> npt.NDArray[np.bool_]:
         """(T,) True where the label is known from the bars given."""
         complete: npt.NDArray[np.bool_] = self.t1_T >= 0
         return complete
 
     @property
-    def end_time_T(self) -> IntArray:  # noqa: N802
+    def end_time_T(self) -> IntArray:
         """(T,) open stamp of the bar ``t1``; -1 where not complete."""
         return np.where(self.complete_T, self.time_T[self.t1_T], np.int64(-1))
 

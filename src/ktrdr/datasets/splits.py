@@ -28,11 +28,11 @@ class PooledRows:
     """
 
     symbols: tuple[str, ...]
-    symbol_N: IntArray  # noqa: N815
-    feature_row_N: IntArray  # noqa: N815
-    time_N: IntArray  # noqa: N815
-    end_time_N: IntArray  # noqa: N815
-    y_N: npt.NDArray[np.int8]  # noqa: N815
+    symbol_N: IntArray
+    feature_row_N: IntArray
+    time_N: IntArray
+    end_time_N: IntArray
+    y_N: npt.NDArray[np.int8]
     not_labelled: int
     not_valid: int
 

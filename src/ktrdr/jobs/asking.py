@@ -30,7 +30,7 @@ class Answers:
     """What the model says at the close of each bar: ``probabilities_TC`` is NaN where there are no features."""
 
     features: Features
-    probabilities_TC: npt.NDArray[np.float32]  # noqa: N815
+    probabilities_TC: npt.NDArray[np.float32]
     decisions: Decisions
 
 

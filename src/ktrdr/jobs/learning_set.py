@@ -51,7 +51,7 @@ class LearningSet:
     scaler: Scaler | None
     pooled: PooledRows
     split: Split
-    x_NF: npt.NDArray[np.float32]  # noqa: N815
+    x_NF: npt.NDArray[np.float32]
     counts: RowCounts
     warmup_bars: int
     bars_used: Market
@@ -63,15 +63,15 @@ class _SymbolRows:
 
     features: Features
     first: int
-    time_T: IntArray  # noqa: N815
+    time_T: IntArray
     labels: Labels
 
     @property
-    def values_TF(self) -> npt.NDArray[np.float32]:  # noqa: N802
+    def values_TF(self) -> npt.NDArray[np.float32]:
         return self.features.values_TF[self.first :]
 
     @property
-    def valid_T(self) -> npt.NDArray[np.bool_]:  # noqa: N802
+    def valid_T(self) -> npt.NDArray[np.bool_]:
         return self.features.valid_T[self.first :]
 
 

@@ -23,8 +23,8 @@ class Decisions:
     Rows that were not asked (no valid features) have signal 0 and confidence NaN.
     """
 
-    signal_T: npt.NDArray[np.int8]  # noqa: N815
-    confidence_T: npt.NDArray[np.float64]  # noqa: N815
+    signal_T: npt.NDArray[np.int8]
+    confidence_T: npt.NDArray[np.float64]
 
 
 def decide(

@@ -30,8 +30,7 @@ class FakeBackend:
         self.refuse: dict[str, int] = {}
         self.token = token
         self.changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = int(self._server.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -93,6 +92,13 @@ class FakeBackend:
         }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A worker that is killed breaks off its connections; that is no event here."""
+
+
 def _handler(backend: FakeBackend) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -118,7 +124,7 @@ def _handler(backend: FakeBackend) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_HEAD = do_PUT = do_POST = _serve  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = _serve
 
         def log_message(self, *_: object) -> None:
             """Quiet."""

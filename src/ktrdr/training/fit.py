@@ -37,8 +37,8 @@ _BLOCK_ROWS = 65_536
 class Samples:
     """Rows to learn from: features (N, F) float32 without NaN, and class indices (N,)."""
 
-    x_NF: Float32Array  # noqa: N815
-    y_N: npt.NDArray[np.integer]  # noqa: N815
+    x_NF: Float32Array
+    y_N: npt.NDArray[np.integer]
 
     def __len__(self) -> int:
         return len(self.y_N)

@@ -30,6 +30,7 @@ from ktrdr.protocol.messages import (
 )
 from ktrdr.protocol.transports import AiohttpTransport, Transport
 from ktrdr.workers.backend_link import BackendLink, Uploader
+from ktrdr.workers.cache import trim_cache
 from ktrdr.workers.capabilities import detect_capabilities
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.endpoint import endpoint_url, own_port
@@ -283,8 +284,14 @@ class WorkerAPIBase(ABC):
                 entry.delivery = "sending"
                 done = await self._courier.deliver(ending)
                 entry.delivery = "done" if done else "waiting"
+            await asyncio.to_thread(self._trim)
         finally:
             self._work.pop(run, None)
+
+    def _trim(self) -> None:
+        gone = trim_cache(self._cache, self.settings.cache_gb * 1e9, self._courier.awaited_files())
+        if gone:
+            _log.info("%d cached files were removed (KTRDR_CACHE_GB=%g)", gone, self.settings.cache_gb)
 
     def cancel(
         self, operation_id: str, attempt: int | None = None, reason: StopReason = "cancelled"

@@ -45,7 +45,8 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
         level=ticket.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     _log.info("Operation %s, attempt %d: started", ticket.operation_id, ticket.attempt)
-    artifacts = CachedArtifacts(FileArtifactStore(Path(ticket.cache)), ticket.api_urls, token)
+    cache = FileArtifactStore(Path(ticket.cache))
+    artifacts = CachedArtifacts(cache, ticket.api_urls, token, attempts=8)  # outlasts a backend's restart
     with ProgressBridge.open(folder.bridge) as bridge:
         outcome = perform(ticket, artifacts, folder.scratch, bridge)
     _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, outcome.status)
@@ -112,8 +113,8 @@ def _redirect_output(folder: RunFolder) -> None:
         os.dup2(source, target)
     os.close(log)
     os.close(nothing)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     faulthandler.enable(sys.stderr)
 
 

@@ -75,6 +75,10 @@ class Courier:
                 ready.append(delivery)
         return ready
 
+    def awaited_files(self) -> set[str]:
+        """Digests of files that undelivered results need."""
+        return {digest for entry in self._outbox.entries() for digest in entry.artifacts.values()}
+
     def acknowledge(self, keys: list[str]) -> None:
         """The backend has these for certain."""
         for key in keys:

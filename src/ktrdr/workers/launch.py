@@ -135,7 +135,7 @@ class _Nursery:
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [*program, str(theirs.fileno()), mode, *preload]
-            self._process = subprocess.Popen(  # noqa: S603 (our own module)
+            self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
         self._socket.setblocking(False)
@@ -161,10 +161,9 @@ class _Nursery:
         return Child(pid, write_end, exited)
 
     def close(self) -> None:
-        """Close the socket: the nursery then ends its children and itself."""
+        """End the children and the nursery, also one that is still importing."""
         self._lose()
-        if self._single:
-            end_group(self._process.pid)
+        end_group(self._process.pid)
         self._reaper.join(timeout=5.0)
 
     def _receive(self) -> None:
@@ -215,4 +214,12 @@ class _Nursery:
         self._process.returncode = os.waitstatus_to_exitcode(status)
         how = Exit(status, peak_bytes(usage.ru_maxrss))
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._ended, self._process.pid, how)
+            self._loop.call_soon_threadsafe(self._reaped, how)
+
+    def _reaped(self, how: Exit) -> None:
+        """What it said last comes first: its end may overtake it. The socket alone tells nothing: others hold it too."""
+        if not self.lost:
+            self._receive()
+        self._ended(self._process.pid, how)
+        self._lose()
+        end_group(self._process.pid)

@@ -48,6 +48,7 @@ class WorkerSettings:
     reregister_after_s: float = 30.0
     first_retry_s: float = 1.0
     longest_retry_s: float = 30.0
+    cache_gb: float = 20.0
     log_level: str = "INFO"
 
     @property
@@ -94,6 +95,7 @@ class WorkerSettings:
             reregister_after_s=read_number(
                 "KTRDR_REREGISTER_S", 3 * control.health_interval_s, minimum=0.05, environ=env
             ),
+            cache_gb=read_number("KTRDR_CACHE_GB", 20.0, environ=env),
             log_level=read_choice("KTRDR_LOG_LEVEL", "INFO", _LEVELS, environ=env),
         )
 

@@ -156,6 +156,24 @@ async def test_without_an_answer_the_same_attempt_goes_to_the_same_worker_again(
         assert any("outcome unknown" in line for line in operation.story)
 
 
+async def test_after_a_request_without_an_answer_no_route_proves_nothing(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, replace(STILL, http_timeout_s=0.05))
+    async with plane.running():
+        worker = await plane.join("w1")
+        await plane.join("w2")
+        worker.script = ["hang"]
+        name = await plane.submit()
+        await plane.until(name, "assigned")
+        await settle(_length(worker.starts), lambda count: count == 1)
+        plane.unplug(worker)
+        await asyncio.sleep(0.5)  # time enough for several vain attempts
+        operation = await plane.store.get(name)
+        assert (str(operation.status), operation.worker_id, operation.attempt) == ("assigned", "w1", 1)
+        plane.plug(worker)
+        await plane.until(name, "running")
+        assert (await plane.store.get(name)).attempt == 1
+
+
 async def test_a_job_the_worker_calls_wrong_fails_with_its_words(plane: ControlPlane) -> None:
     worker = await plane.join("w1")
     worker.script = ["bad"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktrdr.bars import Bars
-from ktrdr.datasets.features import FeaturePlan, compute_features
+from ktrdr.datasets.features import STALE_AFTER_US, FeaturePlan, compute_features
 from ktrdr.indicators import compute
 from ktrdr.market.calendars import known_at
 from ktrdr.market.resample import resample
@@ -137,6 +137,25 @@ def test_the_last_known_day_stays_until_the_next_one(plan: FeaturePlan) -> None:
     slow = compute_features(plan, {H1: hours, D1: gappy}).values_TF[:, 4]
     assert len(set(slow[119:167])) == 1
     assert slow[167] != slow[166]
+
+
+def test_a_day_that_is_weeks_old_is_no_longer_in_force(plan: FeaturePlan) -> None:
+    """Days that end, or have a hole, while the hours go on: stale values are not features, and prefixes agree."""
+    hours, days = walk_bars(24 * 60, 1), walk_bars(60, 2, D1)
+    keep = (np.arange(60) < 10) | (np.arange(60) > 40)
+    holed = dataclasses.replace(
+        days, **{c: getattr(days, c)[keep] for c in ("time", "open", "high", "low", "close", "volume")}
+    )
+    features = compute_features(plan, {H1: hours, D1: holed})
+    known = known_at(hours)
+    last_seen = known_at(days)[9]
+    stale = (known > last_seen + STALE_AFTER_US + DAY_US) & (known < known_at(days)[41])
+    assert 300 < stale.sum() < 24 * 30
+    assert not features.valid_T[stale].any()
+    assert np.isnan(features.values_TF[stale]).all()
+    assert features.valid_T[71:][~stale[71:]].all()
+    ended = compute_features(plan, {H1: hours, D1: holed[:10]})
+    assert ended.valid_T.tobytes() == (features.valid_T & (known < known_at(days)[41])).tobytes()
 
 
 def test_no_higher_bars_at_all(plan: FeaturePlan) -> None:

@@ -27,6 +27,16 @@ def test_a_gap_keeps_the_newest_known_row() -> None:
     assert found.dtype == np.int64
 
 
+def test_a_row_older_than_the_limit_is_no_longer_the_newest_known() -> None:
+    hours = walk(np.arange(100, dtype=np.int64) * 3_600_000_000, Timeframe.H1, "24/7")
+    days = walk(np.array([0, 3 * 86_400_000_000]), Timeframe.D1, "24/7")
+    found = align_to(hours, days, max_age=30 * 3_600_000_000)
+    # The day is known at 24:00, with the bar of 23:00; 30 hours later it is exactly 30 hours old.
+    assert found.tolist() == [-1] * 23 + [0] * 31 + [-1] * 41 + [1] * 5
+    assert align_to(hours, days, max_age=10**15).tolist() == align_to(hours, days).tolist()
+    assert align_to(hours, days[:0], max_age=1).tolist() == [-1] * 100
+
+
 def test_without_higher_bars_nothing_is_known() -> None:
     hours = walk(np.arange(3, dtype=np.int64) * 3_600_000_000, Timeframe.H1, "24/7")
     assert align_to(hours, hours[:0]).tolist() == [-1, -1, -1]
