@@ -145,7 +145,7 @@ class CachedArtifacts:
         delay_s, faults = _FIRST_DELAY_S, [""]
         for round_ in range(self._attempts):
             if round_:
-                self._sleep(delay_s * random.uniform(0.5, 1.0))
+                self._sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter, not a secret)
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
             faults, corrupt = [], None
             for url in self._urls:

@@ -28,11 +28,11 @@ def spec(instruction: str, *, model: str = "0" * 64) -> BacktestSpec:
     )
 
 
-def perform(spec: JobSpec, env: JobEnvironment) -> Job:
+def perform(spec: JobSpec, env: JobEnvironment) -> Job:  # noqa: PLR0912 (one verb, one branch)
     """``count N``, ``hold``, ``stubborn``, ``family FILE``, ``fail``, ``crash``, ``kill``, ``segfault``, ``exit N``,
     ``memory``, ``fetch DIGEST``, ``busy SECONDS``, ``modules``, ``missing``."""
     verb, _, rest = spec.strategy.partition(" ")
-    print(f"instruction: {spec.strategy}")
+    print(f"instruction: {spec.strategy}")  # noqa: T201 (into the log)
     logging.getLogger("test").info("logged: %s", verb)
     yield Progress(0, 10, "started", {"pid": os.getpid()})
     match verb:
@@ -80,7 +80,7 @@ def _hold(env: JobEnvironment) -> Job:
             yield Progress(5, 10, "holding")
     finally:
         (env.scratch / "closed").touch()
-        print("closed cleanly")
+        print("closed cleanly")  # noqa: T201
 
 
 def _busy(seconds: float) -> Job:

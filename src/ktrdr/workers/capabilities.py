@@ -66,7 +66,7 @@ def detect_capabilities(
     if not with_gpu or not (gpu_possible() if possible is None else possible):
         return base
     try:
-        done = subprocess.run(list(probe), capture_output=True, text=True, timeout=timeout_s, check=True)
+        done = subprocess.run(list(probe), capture_output=True, text=True, timeout=timeout_s, check=True)  # noqa: S603
         return Capabilities.model_validate(base.model_dump() | json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
         _log.warning("GPU detection took longer than %g s; this worker offers its CPU only.", timeout_s)

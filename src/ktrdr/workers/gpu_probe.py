@@ -40,7 +40,7 @@ def from_nvidia_smi(program: str = "nvidia-smi") -> dict[str, Any]:
         return dict(_NONE)
     query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return dict(_NONE)
     return parse_nvidia_smi(answer.stdout)

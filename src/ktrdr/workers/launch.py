@@ -135,7 +135,7 @@ class _Nursery:
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [*program, str(theirs.fileno()), mode, *preload]
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 (our own module)
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
         self._socket.setblocking(False)
