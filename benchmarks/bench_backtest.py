@@ -147,23 +147,23 @@ def measure(rows: int = BARS, runs: int = RUNS) -> tuple[dict[str, float], int]:
             ).result  # type: ignore[attr-defined]
             features = watch.measure("  features", lambda: compute_features(plan, market))
             classifier = Classifier(bundle.model_path())
-            answers = watch.measure("  inference", lambda: classifier.probabilities(features.values_TF))
+            answers = watch.measure("  inference", lambda: classifier.probabilities(features.values_TF))  # noqa: B023
             decisions = watch.measure(
                 "  decisions",
-                lambda: decide(answers, threshold=0.4, valid_T=features.valid_T),
+                lambda: decide(answers, threshold=0.4, valid_T=features.valid_T),  # noqa: B023
             )
             first = features.first_valid  # type: ignore[attr-defined]
             watch.measure(
                 "  simulation and statistics",
                 lambda: simulate(
                     bars,
-                    decisions.signal_T,
+                    decisions.signal_T,  # noqa: B023
                     config,
-                    confidence=decisions.confidence_T,
-                    first=first,
+                    confidence=decisions.confidence_T,  # noqa: B023
+                    first=first,  # noqa: B023
                 ),
             )
-            watch.measure("  benchmark: buy and hold", lambda: buy_and_hold(bars, config, first=first))
+            watch.measure("  benchmark: buy and hold", lambda: buy_and_hold(bars, config, first=first))  # noqa: B023
     return watch.medians(), len(result.trades)
 
 

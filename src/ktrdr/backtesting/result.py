@@ -158,7 +158,7 @@ class Result:
         return f"Result({self.symbol} {self.timeframe}, {len(self.time_T):,} bars, {len(self.trades)} trades{earned})"
 
     @property
-    def position_T(self) -> FloatArray:
+    def position_T(self) -> FloatArray:  # noqa: N802  (the shape suffix is part of the name)
         """(T,) signed units held after each close: the position that the last fill left."""
         done_T = np.searchsorted(self.fills.row, np.arange(len(self.time_T)), side="right")
         position: FloatArray = np.concatenate([[0.0], self.fills.position])[done_T]

@@ -164,7 +164,7 @@ class Fleet:
         if part.log.exists() and part.log.stat().st_size > _LOG_LIMIT:
             part.log.replace(part.log.with_suffix(".log.1"))
         with part.log.open("ab") as log:
-            part.process = subprocess.Popen(
+            part.process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)
                 [sys.executable, "-m", "ktrdr", *part.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -56,13 +56,13 @@ class Labels:
         return len(self.time_T)
 
     @property
-    def complete_T(self) -> npt.NDArray[np.bool_]:
+    def complete_T(self) -> npt.NDArray[np.bool_]:  # noqa: N802
         """(T,) True where the label is known from the bars given."""
         complete: npt.NDArray[np.bool_] = self.t1_T >= 0
         return complete
 
     @property
-    def end_time_T(self) -> IntArray:
+    def end_time_T(self) -> IntArray:  # noqa: N802
         """(T,) open stamp of the bar ``t1``; -1 where not complete."""
         return np.where(self.complete_T, self.time_T[self.t1_T], np.int64(-1))
 

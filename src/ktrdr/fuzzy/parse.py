@@ -32,7 +32,7 @@ _BY_TYPE = {shape.type: shape for shape in _CLASSES}
 _WORDS = {"inf": math.inf, "+inf": math.inf, ".inf": math.inf, "-inf": -math.inf, "-.inf": -math.inf}
 
 
-def membership(type: str, *points: float, **params: float) -> MembershipFunction:
+def membership(type: str, *points: float, **params: float) -> MembershipFunction:  # noqa: A002
     """Build a membership function: ``membership("triangular", 0, 20, 35)``, ``membership("gaussian", mean=0, sigma=1)``.
 
     Raises

@@ -67,11 +67,11 @@ class _SymbolRows:
     labels: Labels
 
     @property
-    def values_TF(self) -> npt.NDArray[np.float32]:
+    def values_TF(self) -> npt.NDArray[np.float32]:  # noqa: N802
         return self.features.values_TF[self.first :]
 
     @property
-    def valid_T(self) -> npt.NDArray[np.bool_]:
+    def valid_T(self) -> npt.NDArray[np.bool_]:  # noqa: N802
         return self.features.valid_T[self.first :]
 
 

@@ -161,6 +161,6 @@ def test_talib_names_that_do_not_exist() -> None:
     from ktrdr.indicators import ta
 
     with pytest.raises(AttributeError):
-        ta.NO_SUCH_FUNCTION
+        ta.NO_SUCH_FUNCTION  # noqa: B018
     with pytest.raises(AttributeError):
-        ta._private
+        ta._private  # noqa: B018

@@ -29,7 +29,8 @@ from ktrdr.timeframe import Timeframe
 
 Drained = Callable[[Any], tuple[list[Any], Any]]
 MakeBars = Callable[..., Bars]
-D1 = Timeframe.D1
+D1, H1 = Timeframe.D1, Timeframe.H1
+HOUR = H1.microseconds
 
 
 @pytest.fixture
@@ -318,3 +319,26 @@ def test_the_stored_bundle_is_the_trained_one(
 ) -> None:
     assert spec.model == trained.bundle.digest
     assert load_bundle(store, spec.model).manifest == trained.bundle.manifest
+
+
+def two_timeframes(text: str) -> Strategy:
+    """The small strategy, reading its momentum on hours and on days."""
+    return parse_strategy(text.replace("timeframes: [1d]", "timeframes: [1h, 1d]"))
+
+
+def test_a_range_whose_days_are_weeks_old_has_nothing_to_trade_on(
+    strategy: Strategy, bars_of: MakeBars, store: FileArtifactStore, drained: Drained
+) -> None:
+    """Hours of 100 days, days of the first 60: up to a fortnight later the model is asked, after that never."""
+    from ktrdr.jobs.train import train_model
+
+    both, rows = two_timeframes(strategy.text), 24 * 100
+    hours = replace(bars_of(rows=rows), timeframe=H1, time=(11_000 * 24 + np.arange(rows)) * HOUR)
+    days = bars_of(rows=60, seed=2)
+    market = {H1: hours, D1: days}
+    model = drained(train_model(both, {"AAA": {H1: hours, D1: bars_of(rows=100)}}, store, device="cpu"))[1]
+    backtest = drained(backtest_model(model.bundle, market, start=hours[24 * 50 :].start))[1]
+    assert backtest.rows_without_features == 24 * (100 - 60 - 15) - 1 + 1
+    assert any("had no complete features" in line for line in backtest.result.warnings())
+    with pytest.raises(TooFewBars, match=r"none of the 240 bars .* complete features.* 1d .*2000-04-12"):
+        drained(backtest_model(model.bundle, market, start=hours[24 * 90 :].start))

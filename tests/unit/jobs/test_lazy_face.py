@@ -46,7 +46,7 @@ def test_the_table_of_homes_and_the_face_agree() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        ktrdr.trian
+        ktrdr.trian  # noqa: B018
 
 
 def test_without_torch_training_says_what_to_install() -> None:
