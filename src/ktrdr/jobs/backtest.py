@@ -165,7 +165,8 @@ def backtest_model(
     InvalidModel
         If the model was trained on other features, or answers something that is no number.
     TooFewBars
-        If fewer than 2 bars of the range have features; with the bars there are and the warm-up needed.
+        If fewer than 2 bars of the range lie after the warm-up, or none has features; with the bars there are and the
+        warm-up needed.
     """
     strategy = strategy or parse_strategy(bundle.manifest.strategy, source=bundle.manifest.strategy_name)
     plan = plan_for(bundle, strategy)
@@ -181,6 +182,7 @@ def backtest_model(
     answers = yield from _ask(bundle, plan, seen, strategy, first, threads)
     begin = max(first, answers.features.first_valid)
     _require_after_warmup(plan, answers.features, base, first)
+    _require_features(answers.features, seen, base, begin)
     year = bars_per_year(base.calendar, base.timeframe, base[begin:].start, base.end)
     result = yield from _simulate(base, answers, config, begin, year)
     yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
@@ -228,6 +230,17 @@ def _require_after_warmup(plan: FeaturePlan, features: Features, base: Bars, fir
         f"The indicators of this strategy need {needs} bars of warm-up before the first decision, and {base.symbol} "
         f"has {has} up to the end of the range: {max(0, left)} bars are left to trade, at least {_LEAST_BARS} are "
         "needed. Import older bars, move the end date, or use indicators with shorter periods."
+    )
+
+
+def _require_features(features: Features, bars: SymbolBars, base: Bars, begin: int) -> None:
+    if features.valid_T[begin:].any():
+        return
+    ends = ", ".join(f"{timeframe} bars to {part.end:%Y-%m-%d}" for timeframe, part in bars.items())
+    raise TooFewBars(
+        f"At none of the {len(base) - begin:,} bars of {base.symbol} {base.timeframe} from {base[begin:].start:%Y-%m-%d} "
+        f"on the model can be asked: none has complete features, since another timeframe is out of date (there: {ends}). "
+        "Import its newer bars, or remove it, so that it is made of the shorter ones."
     )
 
 
