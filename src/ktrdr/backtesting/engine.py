@@ -72,9 +72,10 @@ class BacktestingEngine:
         for begin in range(0, total, self.chunk_bars):
             end = min(begin + self.chunk_bars, total)
             done = begin
-            while done < end:
+            while (
+                done := kernel.advance(market, rules, state, equity_T, log.fills, log.trades, done, end)
+            ) < end:
                 log.make_room(state[0])
-                done = kernel.advance(market, rules, state, equity_T, log.fills, log.trades, done, end)
             yield _progress(self.config, state[0], end, total, time_T, equity_T)
         if self.config.at_end == "close":
             log.make_room(state[0])
@@ -214,7 +215,8 @@ def _grown(records: Any, used: int) -> Any:
     if used + kernel.ROOM <= len(records):
         return records
     larger = np.empty(2 * len(records), dtype=records.dtype)
-    larger[:used] = records[:used]
+    size = used * records.dtype.itemsize
+    larger.view(np.uint8)[:size] = records.view(np.uint8)[:size]  # NumPy copies records field by field
     return larger
 
 
