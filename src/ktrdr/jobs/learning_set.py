@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ktrdr.bars import Bars, IntArray
+from ktrdr.bars import Bars, IntArray, to_datetime
 from ktrdr.datasets.features import FeaturePlan, Features, iterate_features
 from ktrdr.datasets.labels import Labels, make_labels
 from ktrdr.datasets.scaling import Scaler
@@ -56,6 +56,16 @@ class LearningSet:
     warmup_bars: int
     bars_used: Market
 
+    def rows_by_symbol(self) -> dict[str, dict[str, int]]:
+        """Rows of each part of the split, by symbol."""
+        parts = {"train": self.split.train, "validation": self.split.validation, "test": self.split.test}
+        symbols = self.pooled.symbols
+        counts = {
+            name: np.bincount(self.pooled.symbol_N[rows], minlength=len(symbols))
+            for name, rows in parts.items()
+        }
+        return {symbol: {name: int(counts[name][i]) for name in parts} for i, symbol in enumerate(symbols)}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SymbolRows:
@@ -91,7 +101,7 @@ def build_learning_set(strategy: Strategy, market: Market) -> Generator[str, Non
     InvalidInput
         If bars of a symbol or timeframe are missing.
     TooFewBars
-        If no rows are left for a part; with the numbers.
+        If no rows are left for a part, or a symbol has none to train on; with the numbers.
     """
     plan = FeaturePlan.from_strategy(strategy)
     require_bars(market, strategy.symbols, plan.timeframes)
@@ -114,6 +124,7 @@ def build_learning_set(strategy: Strategy, market: Market) -> Generator[str, Non
             f"have no complete features and {pooled.not_labelled:,} no complete label. Give more history."
         )
     split = purged_split(pooled.time_N, pooled.end_time_N, strategy.training.data_split)
+    _require_every_symbol(pooled, split, used, plan.base_timeframe)
     raw_NF = _gather(pooled, rows, len(plan.names))
     scaler = Scaler.fit(raw_NF[split.train], plan.kinds) if plan.needs_scaler else None
     yield "rows joined, split and scaled"
@@ -127,6 +138,21 @@ def build_learning_set(strategy: Strategy, market: Market) -> Generator[str, Non
         warmup_bars=max(r.features.first_valid for r in rows.values()),
         bars_used=used,
     )
+
+
+def _require_every_symbol(pooled: PooledRows, split: Split, used: Market, timeframe: Timeframe) -> None:
+    """No model says that it was trained on a symbol that it never saw."""
+    for index, symbol in enumerate(pooled.symbols):
+        if np.any(pooled.symbol_N[split.train] == index):
+            continue
+        bars = used[symbol][timeframe]
+        labelled = int(np.count_nonzero(pooled.symbol_N == index))
+        raise TooFewBars(
+            f"{symbol} gives no rows to train on: of its {len(bars):,} bars {bars.start:%Y-%m-%d} to "
+            f"{bars.end:%Y-%m-%d}, {labelled:,} have features and a label inside the training range, and none lies in "
+            f"its training part, which ends before {to_datetime(split.validation_start):%Y-%m-%d}. "
+            "Import more of its history, choose other dates, or leave the symbol out."
+        )
 
 
 def _symbol_rows(

@@ -230,6 +230,7 @@ def _metrics(data: LearningSet, fitted: FitResult, classifier: Classifier) -> di
         "test_majority_accuracy": None if test is None else test.majority_accuracy,
         "majority_class": CLASSES[majority],
         "rows": asdict(data.counts),
+        "rows_by_symbol": {symbol: {**rows} for symbol, rows in data.rows_by_symbol().items()},
         **{name: None if report is None else asdict(report) for name, report in reports.items()},
     }
 

@@ -98,6 +98,36 @@ def test_two_symbols_are_paired_by_stamp_and_symbol(
     assert time[split.validation].max() < time[split.test].min()
 
 
+@pytest.mark.parametrize(
+    ("start_row", "first_day"),
+    [(300, 10_500), (None, 11_560)],
+    ids=["its bars end before the start", "its bars begin after the training part"],
+)
+def test_a_symbol_that_gives_nothing_to_train_on_is_refused(
+    strategy: Strategy, bars_of: MakeBars, drained: Drained, start_row: int | None, first_day: int
+) -> None:
+    """The model would say that it was trained on BBB and would never have seen it."""
+    aaa, bbb = bars_of("AAA"), bars_of("BBB", seed=2, first_day=first_day, rows=250)
+    both = with_overrides(
+        strategy, symbols=["AAA", "BBB"], start_date=None if start_row is None else aaa[start_row:].start
+    )
+    with pytest.raises(
+        TooFewBars, match=r"BBB gives no rows to train on: of its 250 bars .*leave the symbol out"
+    ):
+        built(both, drained, aaa, bbb)
+
+
+def test_rows_are_told_by_symbol(strategy: Strategy, bars_of: MakeBars, drained: Drained) -> None:
+    """BBB ends early: it has rows to train on and none to validate or test on."""
+    aaa, bbb = bars_of("AAA"), bars_of("BBB", seed=2, rows=150)
+    data = built(with_overrides(strategy, symbols=["AAA", "BBB"]), drained, aaa, bbb)
+    by_symbol = data.rows_by_symbol()
+    assert by_symbol["BBB"]["train"] > 50
+    assert by_symbol["BBB"]["validation"] == by_symbol["BBB"]["test"] == 0
+    for part in ("train", "validation", "test"):
+        assert sum(rows[part] for rows in by_symbol.values()) == getattr(data.counts, part)
+
+
 def test_the_scaler_has_seen_the_training_rows_alone(
     strategy: Strategy, bars_of: MakeBars, drained: Drained
 ) -> None:
