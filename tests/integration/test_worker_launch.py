@@ -8,9 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ktrdr.artifacts import FileArtifactStore
+from ktrdr.clock import SystemClock
 from ktrdr.errors import Unavailable
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.testing.worker_jobs import spec
+from ktrdr.workers.host import HostSettings, OperationHost
 from ktrdr.workers.launch import Launcher, LaunchMode
 from ktrdr.workers.runfolder import RunFolder, Ticket
 from support.eventually import until
@@ -63,7 +66,7 @@ async def test_a_nursery_that_dies_first_is_replaced(launcher: Launcher, tmp_pat
     launcher.warm()
     [nursery] = nurseries()
     nursery.kill()
-    psutil.wait_procs([nursery], timeout=20)
+    await until(lambda: not nursery.is_running())
     child = await launcher.launch(folder_for(tmp_path / "run", "count 1").root, None)
     assert (await child.exited).code == 0
     child.release()
@@ -76,11 +79,23 @@ async def test_nurseries_that_always_die_are_told(tmp_path: Path) -> None:
     launcher.close()
 
 
+async def test_a_job_that_cannot_be_started_is_told_as_a_death(tmp_path: Path) -> None:
+    launcher = Launcher([], program=["/bin/false"])
+    cache = FileArtifactStore(tmp_path / "cache")
+    settings = HostSettings(api_urls="http://127.0.0.1:9")
+    host = OperationHost(launcher, tmp_path / "scratch", cache, settings, SystemClock())
+    run = host.begin("op", 1, spec("count 1"))
+    assert (run.pid, run.progress(), run.metrics(0)) == (None, None, ([], 0))
+    ending = await run.ended
+    assert ending.status == "child_died"
+    assert "could not be started" in str(ending.error)
+    launcher.close()
+
+
 async def test_closing_ends_nursery_and_children(launcher: Launcher, tmp_path: Path) -> None:
     child = await launcher.launch(folder_for(tmp_path / "run", "stubborn").root, None)
     await until((tmp_path / "run" / "job.log").read_bytes)
     launcher.close()
-    _, alive = psutil.wait_procs([*nurseries()], timeout=20)
-    assert not alive
+    assert nurseries() == []
     await until(lambda: not psutil.pid_exists(child.pid))
     child.release()

@@ -146,6 +146,16 @@ async def test_metrics_cursor_advances(worker_of: Fleet, backend: FakeBackend) -
         assert (rest["bars"], rest["next_cursor"]) == ([], 5)
 
 
+async def test_metrics_are_there_while_the_job_runs(worker_of: Fleet, backend: FakeBackend) -> None:
+    async with worker_of(backend) as client:
+        await client.start("hold 3")
+        run = client.worker.slot.entry("op").run
+        await until(lambda: (progress := run.progress()) and progress.message == "holding")
+        page = (await client.ask("GET", "/api/v1/operations/op/metrics?cursor=1")).json()
+        assert (page["bars"], page["next_cursor"]) == ([{"item": 1}, {"item": 2}], 3)
+        assert b"instruction: hold 3" in (await client.ask("GET", "/api/v1/operations/op/logs")).body
+
+
 async def test_four_concurrent_starts_one_taken_three_busy(worker_of: Fleet, backend: FakeBackend) -> None:
     async with worker_of(backend) as client:
         answers = await asyncio.gather(*(client.start("hold", f"op{i}") for i in range(4)))

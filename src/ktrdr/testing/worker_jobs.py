@@ -29,7 +29,7 @@ def spec(instruction: str, *, model: str = "0" * 64) -> BacktestSpec:
 
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:  # noqa: PLR0912 (one verb, one branch)
-    """``count N``, ``hold``, ``stubborn``, ``family FILE``, ``fail``, ``crash``, ``kill``, ``segfault``, ``exit N``,
+    """``count N``, ``hold [N]`` (after N metrics), ``stubborn``, ``family FILE``, ``fail``, ``crash``, ``kill``, ``segfault``, ``exit N``,
     ``memory``, ``fetch DIGEST``, ``busy SECONDS``, ``modules``, ``missing``."""
     verb, _, rest = spec.strategy.partition(" ")
     print(f"instruction: {spec.strategy}")  # noqa: T201 (into the log)
@@ -41,6 +41,8 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:  # noqa: PLR0912 (one ve
                 yield Progress(i + 1, int(rest), f"item {i + 1}", {"current_bar": i + 1})
                 yield Metric({"item": i})
         case "hold":
+            for i in range(int(rest or 0)):
+                yield Metric({"item": i})
             yield from _hold(env)
         case "stubborn":
             time.sleep(3600)

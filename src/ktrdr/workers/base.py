@@ -34,7 +34,7 @@ from ktrdr.workers.cache import trim_cache
 from ktrdr.workers.capabilities import detect_capabilities
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.endpoint import endpoint_url, own_port
-from ktrdr.workers.host import HostSettings, OperationHost, Run, StopReason
+from ktrdr.workers.host import HostSettings, OperationHost, Run
 from ktrdr.workers.identity import claim_identity, new_instance_id
 from ktrdr.workers.launch import Launcher
 from ktrdr.workers.outbox import Outbox
@@ -113,7 +113,6 @@ class WorkerAPIBase(ABC):
             api_urls=",".join(settings.api_urls),
             token=settings.credential,
             job=job,
-            cancel_grace_s=settings.control.cancel_grace_s,
             log_level=settings.log_level,
         )
         self._link = self._make_link(transport, uploads)
@@ -293,9 +292,7 @@ class WorkerAPIBase(ABC):
         if gone:
             _log.info("%d cached files were removed (KTRDR_CACHE_GB=%g)", gone, self.settings.cache_gb)
 
-    def cancel(
-        self, operation_id: str, attempt: int | None = None, reason: StopReason = "cancelled"
-    ) -> Entry:
+    def cancel(self, operation_id: str, attempt: int | None = None) -> Entry:
         """Ask an operation to stop; one that has ended stays as it is.
 
         Raises
@@ -311,7 +308,7 @@ class WorkerAPIBase(ABC):
                 f"Attempt {attempt} of {operation_id} does not run here; attempt {entry.run.attempt} does or did."
             )
         if entry.ending is None:
-            entry.run.stop(reason, self.settings.control.cancel_grace_s)
+            entry.run.stop("cancelled", self.settings.control.cancel_grace_s)
         return entry
 
     def log_tail(self, entry: Entry, limit: int) -> bytes:

@@ -36,12 +36,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSettings:
-    """``job`` is the import path of the job body; ``cancel_grace_s`` how long a job may take to see a cancel."""
+    """What every run of a worker has in common; ``job`` is the import path of the job body, ``module:function``."""
 
     api_urls: str
     token: str | None = None
     job: str = "ktrdr.jobs.run:run_job"
-    cancel_grace_s: float = 10.0
     log_level: str = "INFO"
 
 
@@ -162,10 +161,6 @@ class OperationHost:
         run = Run(operation_id, attempt, spec, fenced=fenced, folder=folder, now=self._clock.now())
         run.ended = asyncio.get_running_loop().create_task(self._conduct(run), name=f"run {operation_id}")
         return run
-
-    def stop(self, run: Run, reason: StopReason) -> None:
-        """Stop a run with this host's grace."""
-        run.stop(reason, self._settings.cancel_grace_s)
 
     async def _conduct(self, run: Run) -> DeliverRequest:
         kills_before = _oom_kills()

@@ -210,9 +210,12 @@ class _Nursery:
                 self._ended(pid, Exit(signal.SIGKILL))
 
     def _reap(self) -> None:
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        how = Exit(status, peak_bytes(usage.ru_maxrss))
+        try:
+            _, status, usage = os.wait4(self._process.pid, 0)
+            how = Exit(status, peak_bytes(usage.ru_maxrss))
+        except ChildProcessError:  # something else in this process waits for all children, and was first
+            how = Exit(signal.SIGKILL)
+        self._process.returncode = os.waitstatus_to_exitcode(how.status)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._reaped, how)
 
