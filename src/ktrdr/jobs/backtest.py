@@ -175,7 +175,7 @@ def backtest_model(
     )
     symbol = next((part.symbol for part in bars.values()), "?")
     require_bars({symbol: bars}, [symbol], plan.timeframes)
-    seen = until({timeframe: bars[timeframe] for timeframe in plan.timeframes}, end)
+    seen = until({timeframe: bars[timeframe] for timeframe in plan.timeframes}, end, plan.base_timeframe)
     base = seen[plan.base_timeframe]
     first = base.rows_between(start, None).start
     _require_range(bars[plan.base_timeframe], len(base) - first, start, end)

@@ -110,7 +110,7 @@ def build_learning_set(strategy: Strategy, market: Market) -> Generator[str, Non
     used: dict[str, dict[Timeframe, Bars]] = {}
     for symbol in strategy.symbols:
         needed = {timeframe: market[symbol][timeframe] for timeframe in plan.timeframes}
-        used[symbol] = until(needed, dates.end_date)
+        used[symbol] = until(needed, dates.end_date, plan.base_timeframe)
         rows[symbol] = yield from _symbol_rows(strategy, plan, used[symbol], symbol)
     pooled = pool_rows(
         {symbol: r.labels for symbol, r in rows.items()},

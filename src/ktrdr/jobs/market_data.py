@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from ktrdr.artifacts import ArtifactStore
 from ktrdr.bars import Bars, TimeLike
 from ktrdr.errors import InvalidInput
+from ktrdr.market.calendars import known_at
 from ktrdr.market.manifest import load_dataset
 from ktrdr.protocol.specs import DatasetRef
 from ktrdr.timeframe import Timeframe
@@ -55,6 +58,21 @@ def require_bars(market: Market, symbols: Iterable[str], timeframes: Iterable[Ti
                 )
 
 
-def until(bars: SymbolBars, end: Moment) -> dict[Timeframe, Bars]:
-    """The bars up to and including ``end``; the start is never cut, because indicators remember where they began."""
-    return {timeframe: part[: part.rows_between(None, end).stop] for timeframe, part in bars.items()}
+def until(bars: SymbolBars, end: Moment, base: Timeframe) -> dict[Timeframe, Bars]:
+    """The bars up to and including ``end``; the start is never cut, because indicators remember where they began.
+
+    ``end`` cuts the ``base`` bars by their open stamps. Of the other timeframes the bars that are known by the time
+    the last base bar is remain: a day that opens before ``end`` and is complete after it holds prices from after it.
+    """
+    traded = bars[base][: bars[base].rows_between(None, end).stop]
+    others = {timeframe: part for timeframe, part in bars.items() if timeframe != base}
+    if not others or not len(
+        traded
+    ):  # the usual case needs no calendar, which may take half a second to load
+        return {base: traded} | {timeframe: part[:0] for timeframe, part in others.items()}
+    now = known_at(traded[-1:])[0]
+    known = {
+        timeframe: part[: np.searchsorted(known_at(part), now, side="right")]
+        for timeframe, part in others.items()
+    }
+    return {base: traded} | known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from ktrdr.datasets.features import compute_features
 from ktrdr.datasets.labels import make_labels
 from ktrdr.errors import InvalidInput, TooFewBars
 from ktrdr.jobs.learning_set import LearningSet, build_learning_set
-from ktrdr.strategies import Strategy, with_overrides
+from ktrdr.strategies import Strategy, parse_strategy, with_overrides
 from ktrdr.timeframe import Timeframe
 
 Drained = Callable[[Any], tuple[list[Any], Any]]
 MakeBars = Callable[..., Bars]
-D1 = Timeframe.D1
+D1, HOUR = Timeframe.D1, Timeframe.H1.microseconds
 
 
 def built(strategy: Strategy, drained: Drained, *bars: Bars) -> LearningSet:
@@ -140,8 +140,6 @@ def test_the_scaler_has_seen_the_training_rows_alone(
 
 
 def test_no_scaler_where_nothing_is_raw(strategy: Strategy, bars_of: MakeBars, drained: Drained) -> None:
-    from ktrdr.strategies import parse_strategy
-
     line = "  - {raw_indicator: roc_5, timeframes: all, normalization: zscore}\n"
     plain = parse_strategy(strategy.text.replace(line, "").replace("  roc_5: {type: roc, period: 5}\n", ""))
     assert built(plain, drained, bars_of()).scaler is None
@@ -173,3 +171,17 @@ def test_an_end_before_the_first_bar_is_refused(
 ) -> None:
     with pytest.raises(TooFewBars, match="has no bars up to 1990-01-01"):
         built(with_overrides(strategy, end_date="1990-01-01"), drained, bars_of())
+
+
+def test_a_day_that_is_complete_after_the_end_is_not_looked_at(
+    strategy: Strategy, bars_of: MakeBars, drained: Drained
+) -> None:
+    """Days are stamped at 22:00: the last one that opens on the end date is complete only on the day after."""
+    text = strategy.text.replace("timeframes: [1d]", "timeframes: [1h, 1d]")
+    both = with_overrides(parse_strategy(text), end_date="2000-05-01")
+    stamps = (11_000 * 24 + np.arange(24 * 100)) * HOUR
+    hours = replace(bars_of(rows=24 * 100), timeframe=Timeframe.H1, time=stamps)
+    days = replace(bars_of(rows=100, seed=2), time=stamps[22::24])
+    used = built(both, drained, hours, days).bars_used["AAA"]
+    assert used[Timeframe.H1].time[-1] == parse_time("2000-05-01T23:00Z")
+    assert used[D1].time[-1] == parse_time("2000-04-30T22:00Z")
