@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ktrdr.bars import parse_time
 from ktrdr.datasets.features import FeaturePlan, Features, iterate_features
 from ktrdr.datasets.scaling import Scaler
 from ktrdr.errors import FieldError, InvalidModel
+from ktrdr.indicators import indicator
 from ktrdr.jobs.market_data import SymbolBars
 from ktrdr.models.bundle import Bundle
 from ktrdr.models.decision import Decisions, decide
@@ -63,6 +65,22 @@ def plan_for(bundle: Bundle, strategy: Strategy) -> FeaturePlan:
     )
 
 
+def _require_origins(bundle: Bundle, plan: FeaturePlan, bars: SymbolBars) -> None:
+    """Indicators that sum up from the first bar on must begin at the bar at which they began in training."""
+    trained = {(data.symbol, data.timeframe): data.start for data in bundle.manifest.training.datasets}
+    for series in {column.series for column in plan.columns}:
+        part = bars.get(series.timeframe)
+        if indicator(series.type).origin != "cumulative" or part is None or not len(part):
+            continue
+        start = trained.get((part.symbol, part.timeframe.value))
+        if start is not None and parse_time(start) != part.time[0]:
+            raise InvalidModel(
+                f"'{series.type}' sums up from the first bar on, so its level depends on that bar: the model "
+                f"{bundle.digest[:12]} was trained on {part.symbol} {part.timeframe} with the first bar at "
+                f"{start[:16]}, these begin at {part.start.isoformat()[:16]}. Give bars from the same start, or train again."
+            )
+
+
 def scaler_of(bundle: Bundle) -> Scaler | None:
     """The scaler fitted at training, or None where no input needed one."""
     stored = bundle.manifest.scaler
@@ -87,11 +105,17 @@ def answer_bars(
     first
         Rows before it get signal 0 and no probabilities.
 
+    Raises
+    ------
+    InvalidModel
+        If an indicator that sums up from the first bar on (OBV) would begin at another bar than in training.
+
     Notes
     -----
     Prefix law: with equal starts, answers on ``bars[:t]`` are the first t of these, bit for bit. So inference begins
     at a multiple of its block size, whatever ``first`` is: a row has the same place in its block in every run.
     """
+    _require_origins(bundle, plan, bars)
     classifier = Classifier(bundle.model_path(), threads=threads)
     features = yield from _features(plan, bars, scaler_of(bundle))
     rows = len(features)

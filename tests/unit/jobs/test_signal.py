@@ -11,13 +11,13 @@ import pytest
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.bars import Bars
-from ktrdr.errors import InvalidInput, TooFewBars
+from ktrdr.errors import InvalidInput, InvalidModel, TooFewBars
 from ktrdr.jobs.asking import answer_bars, plan_for
 from ktrdr.jobs.signal import latest_signal
 from ktrdr.models.bundle import save_bundle
 from ktrdr.models.decision import ACTIONS
 from ktrdr.models.inference import BLOCK_ROWS
-from ktrdr.strategies import Strategy
+from ktrdr.strategies import Strategy, parse_strategy
 from ktrdr.timeframe import Timeframe
 
 Drained = Callable[[Any], tuple[list[Any], Any]]
@@ -104,3 +104,18 @@ def test_a_bar_has_the_same_place_in_its_block_wherever_asking_begins(
     assert (
         list(latest_signal(bundle, {D1: bars}).probabilities.values()) == whole.probabilities_TC[-1].tolist()
     )
+
+
+def test_a_sum_since_the_first_bar_needs_the_same_first_bar(
+    strategy: Strategy, bars_of: Callable[..., Bars], drained: Drained, store: FileArtifactStore
+) -> None:
+    """On-balance volume never forgets where it began: from another bar on, the same numbers mean something else."""
+    from ktrdr.jobs.train import train_model
+
+    text = strategy.text.replace("roc_5: {type: roc, period: 5}", "roc_5: {type: obv}")
+    bars = bars_of()
+    bundle = drained(train_model(parse_strategy(text), {"AAA": {D1: bars}}, store, device="cpu"))[1].bundle
+    assert latest_signal(bundle, {D1: bars}).action in ("BUY", "HOLD", "SELL")
+    with pytest.raises(InvalidModel, match=r"obv.*AAA 1d.*first bar.*2000-02-13.*these begin at 2000-02-23"):
+        latest_signal(bundle, {D1: bars[10:]})
+    assert latest_signal(bundle, {D1: bars_of("BBB")[10:]}).symbol == "BBB"
