@@ -93,10 +93,8 @@ def worker_of(tmp_path: Path) -> Fleet:
             api_urls=(backend if isinstance(backend, str) else backend.url,),
             home=tmp_path,
             worker_id="w",
-            first_retry_s=0.05,
-            longest_retry_s=0.2,
             control=ControlSettings(cancel_grace_s=grace_s),
-            **extra,
+            **{"first_retry_s": 0.05, "longest_retry_s": 0.2, **extra},
         )
         worker = cls(settings, capabilities=capabilities or Capabilities(), job=JOB, port=1)
         await worker.start()
@@ -243,6 +241,16 @@ async def test_a_stubborn_job_is_killed_after_the_grace_with_its_family(
         await until(lambda: all(gone(pid) for pid in pids))
 
 
+async def test_what_a_finished_job_left_running_is_ended(
+    worker_of: Fleet, backend: FakeBackend, tmp_path: Path
+) -> None:
+    async with worker_of(backend) as client:
+        await client.start(f"orphan {tmp_path / 'pids'}")
+        assert (await client.ended())["status"] == "completed"
+        orphan = int((tmp_path / "pids").read_text().split()[1])
+        await until(lambda: gone(orphan))
+
+
 async def test_a_cancel_right_after_the_start(worker_of: Fleet, backend: FakeBackend) -> None:
     async with worker_of(backend, grace_s=0.0) as client:
         await client.start("stubborn")
@@ -307,6 +315,18 @@ async def test_a_result_waits_for_the_backend_and_is_named_meanwhile(
         backend.refuse.clear()
         await until(lambda: entry.delivery == "done")
         assert (await client.ask("GET", "/health")).json()["current_operation"] is None
+
+
+async def test_a_probe_makes_a_waiting_result_try_at_once(worker_of: Fleet, backend: FakeBackend) -> None:
+    async with worker_of(backend, first_retry_s=3600.0, longest_retry_s=3600.0) as client:
+        await client.worker.registered()
+        backend.refuse["report"] = 503
+        await client.start("count 1")
+        entry = client.worker.slot.entry("op")
+        await until(lambda: entry.delivery == "waiting")
+        backend.refuse.clear()
+        await client.ask("GET", "/health")
+        await until(lambda: entry.delivery == "done")
 
 
 async def test_a_result_outlives_the_worker(worker_of: Fleet) -> None:

@@ -29,7 +29,7 @@ def spec(instruction: str, *, model: str = "0" * 64) -> BacktestSpec:
 
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:  # noqa: PLR0912 (one verb, one branch)
-    """``count N``, ``hold [N]`` (after N metrics), ``stubborn``, ``family FILE``, ``fail``, ``crash``, ``kill``, ``segfault``, ``exit N``,
+    """``count N``, ``hold [N]`` (after N metrics), ``stubborn``, ``family FILE``, ``orphan FILE``, ``fail``, ``crash``, ``kill``, ``segfault``, ``exit N``,
     ``memory``, ``fetch DIGEST``, ``busy SECONDS``, ``modules``, ``missing``."""
     verb, _, rest = spec.strategy.partition(" ")
     print(f"instruction: {spec.strategy}")  # noqa: T201 (into the log)
@@ -46,10 +46,12 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:  # noqa: PLR0912 (one ve
             yield from _hold(env)
         case "stubborn":
             time.sleep(3600)
-        case "family":
+        case "family" | "orphan":
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
             Path(rest).write_text(f"{os.getpid()} {child.pid}")
-            time.sleep(3600)
+            if verb == "family":
+                time.sleep(3600)
+            child.returncode = 0  # left behind on purpose
         case "fail":
             raise TooFewBars("There are 3 bars; the warm-up needs 14.")
         case "crash":
