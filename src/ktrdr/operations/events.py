@@ -74,10 +74,11 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The worker delivered the end of this attempt."""
+    """The worker delivered the end of this attempt; ``progress`` is the last that its job said, None if not told."""
 
     assignment: Assignment
     outcome: JobOutcome
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Released:
 
     assignment: Assignment
     checkpoint_digest: str | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class ChildDied:
     assignment: Assignment
     detail: str
     out_of_memory: bool = False
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ def unreachable(operation: Operation, event: Unreachable, moment: Moment) -> Tra
 
 
 def finish(operation: Operation, event: Finished, moment: Moment) -> Transition:
-    outcome = event.outcome
+    outcome, progress = event.outcome, _forward(operation.progress, event)
     why = f"attempt {operation.attempt}: {operation.worker_id} delivered {outcome.status}"
     if outcome.status is COMPLETED:
         return end(
@@ -199,20 +199,22 @@ def finish(operation: Operation, event: Finished, moment: Moment) -> Transition:
             why,
             summary=dict(outcome.summary),
             artifacts=dict(outcome.artifacts),
-            progress=_complete(operation.progress),
+            progress=_complete(progress, exact=event.progress is not None),
             started_at=operation.started_at or moment.now,
             error=None,
         )
     if outcome.status is CANCELLED:  # somebody cancelled it at the worker itself
-        return end(operation, moment, CANCELLED, why, artifacts=dict(outcome.artifacts))
+        return end(operation, moment, CANCELLED, why, artifacts=dict(outcome.artifacts), progress=progress)
     error = (outcome.error or "The job failed and its worker gave no reason.")[:_ERROR_LENGTH]
-    return end(operation, moment, FAILED, why, artifacts=dict(outcome.artifacts), error=error)
+    kept = dict(outcome.artifacts)
+    return end(operation, moment, FAILED, why, artifacts=kept, error=error, progress=progress)
 
 
 def release(operation: Operation, event: Released, moment: Moment) -> Transition:
     why = f"attempt {operation.attempt}: released by {operation.worker_id}"
     checkpoint = event.checkpoint_digest or operation.checkpoint_digest
-    return again(operation, moment, why, checkpoint_digest=checkpoint)
+    progress = _forward(operation.progress, event)
+    return again(operation, moment, why, checkpoint_digest=checkpoint, progress=progress)
 
 
 def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Transition:
@@ -221,7 +223,9 @@ def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Tr
         return ignore(operation, event, moment.now)
     text = f"attempt {operation.attempt}: late checkpoint from {operation.worker_id}"
     story = tell(operation.story, moment.now, text)
-    return Transition(replace(operation, checkpoint_digest=event.checkpoint_digest, story=story))
+    progress = _forward(operation.progress, event)
+    kept = replace(operation, checkpoint_digest=event.checkpoint_digest, progress=progress, story=story)
+    return Transition(kept)
 
 
 def expire(operation: Operation, event: LeaseExpired, moment: Moment) -> Transition:
@@ -242,25 +246,31 @@ def not_mine(operation: Operation, event: NotMine, moment: Moment) -> Transition
 
 
 def _lose(operation: Operation, moment: Moment, reason: str, *, may_still_run: bool) -> Transition:
-    """The attempt is given up and counts as a failure."""
+    """The attempt is given up and counts as a failure.
+
+    An attempt that is adopted and lost again counts again: a worker that comes and goes must not hold an operation
+    for ever.
+    """
     failures = operation.failures + 1
     why = f"attempt {operation.attempt} on {operation.worker_id}: {reason}"
     if failures < moment.max_failures:
         return again(operation, moment, why, failures=failures)
     assert operation.assignment is not None
     stray = (StopStray(operation.operation_id, operation.assignment),) if may_still_run else ()
-    error = f"Given up after {failures} lost attempts; the last one: {reason} ({operation.worker_id})."
+    error = f"Given up after {failures} losses; the last one: {reason} ({operation.worker_id})."
     return end(operation, moment, FAILED, why, stray, failures=failures, error=error[:_ERROR_LENGTH])
 
 
 def child_died(operation: Operation, event: ChildDied, moment: Moment) -> Transition:
     failures, deaths = operation.failures + 1, operation.child_deaths + 1
+    counts: dict[str, Any] = {"failures": failures, "child_deaths": deaths}
+    counts["progress"] = _forward(operation.progress, event)
     why = f"attempt {operation.attempt} on {operation.worker_id}: the job's process died ({event.detail})"
     if not event.out_of_memory and deaths < _CHILD_DEATHS and failures < moment.max_failures:
-        return again(operation, moment, why, failures=failures, child_deaths=deaths)
+        return again(operation, moment, why, **counts)
     cause = "ran out of memory" if event.out_of_memory else "was killed"
     error = f"The job's process {cause}: {event.detail}"[:_ERROR_LENGTH]
-    return end(operation, moment, FAILED, why, failures=failures, child_deaths=deaths, error=error)
+    return end(operation, moment, FAILED, why, error=error, **counts)
 
 
 def cancel_pending(operation: Operation, event: CancelRequested, moment: Moment) -> Transition:
@@ -298,16 +308,21 @@ def cancelled(operation: Operation, event: Event, moment: Moment) -> Transition:
     stray: tuple[Command, ...] = ()
     if isinstance(event, LeaseExpired | WorkerLost):
         stray = (StopStray(operation.operation_id, event.assignment),)
-    return end(operation, moment, CANCELLED, describe(event), stray, artifacts=kept)
+    progress = operation.progress
+    if isinstance(event, Finished | Released | ChildDied):
+        progress = _forward(progress, event)
+    return end(operation, moment, CANCELLED, describe(event), stray, artifacts=kept, progress=progress)
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:
     return other if one is None else max(one, other)
 
 
-def _forward(old: Progress | None, event: Accepted | Progressed) -> Progress | None:
+def _forward(
+    old: Progress | None, event: Accepted | Progressed | Finished | Released | ChildDied
+) -> Progress | None:
     """Progress never goes back within an attempt: a message that was overtaken changes nothing."""
-    new = event.progress if isinstance(event, Progressed) else None
+    new = None if isinstance(event, Accepted) else event.progress
     if new is None:
         return old
     if old is not None and (new.percentage, new.items_done) < (old.percentage, old.items_done):
@@ -315,8 +330,11 @@ def _forward(old: Progress | None, event: Accepted | Progressed) -> Progress | N
     return new
 
 
-def _complete(progress: Progress | None) -> Progress:
+def _complete(progress: Progress | None, *, exact: bool) -> Progress:
+    """100 %. ``exact``: the count is the job's last, so a training that stopped early after 20 epochs did 20 of 20."""
     if progress is None:
         return Progress(1, 1, "completed")
     total = max(progress.items_total, progress.items_done, 1)
+    if exact and progress.items_done > 0:
+        total = progress.items_done
     return replace(progress, items_done=total, items_total=total)

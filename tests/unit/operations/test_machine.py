@@ -251,6 +251,34 @@ def test_completion_is_one_hundred_per_cent(progress: Progress | None, expected:
     assert done.progress.percentage == 100
 
 
+def test_the_end_brings_the_last_progress_with_its_true_count() -> None:
+    seen_by_a_probe = step(operation_in(RUNNING), Progressed(FIRST, LATER, Progress(3, 100)), T0).operation
+    last = Progress(20, 100, "epoch 20", {"epoch": 20, "val_loss": 0.5})
+    done = step(seen_by_a_probe, Finished(FIRST, an_outcome(), last), LATER).operation
+    assert done.progress == Progress(20, 20, "epoch 20", {"epoch": 20, "val_loss": 0.5}), "stopped early"
+    never_seen = step(operation_in(ASSIGNED), Finished(FIRST, an_outcome(), Progress(7, 7, "x")), LATER)
+    assert never_seen.operation.progress == Progress(7, 7, "x")
+    silent = step(operation_in(RUNNING), Finished(FIRST, an_outcome(), Progress(0, 10, "x")), LATER)
+    assert silent.operation.progress == Progress(10, 10, "x")
+
+
+@pytest.mark.parametrize("status", [PENDING, ASSIGNED, RUNNING, CANCELLING])
+def test_every_end_keeps_how_far_it_came(status: OperationStatus) -> None:
+    last = Progress(4, 10, "bar 4", {"current_bar": 4})
+    failed = Finished(FIRST, an_outcome(FAILED, error="x"), last)
+    for event in (failed, Released(FIRST, "c" * 64, last), ChildDied(FIRST, "signal 9", progress=last)):
+        before = in_status(status)
+        transition = step(before, event, LATER)
+        expected = last if transition.outcome == "changed" else before.progress
+        assert transition.operation.progress == expected, event
+
+
+def test_a_late_end_does_not_move_progress_back() -> None:
+    ran = step(operation_in(RUNNING), Progressed(FIRST, LATER, Progress(7, 10)), T0).operation
+    failed = Finished(FIRST, an_outcome(FAILED, error="x"), Progress(4, 10))
+    assert step(ran, failed, LATER).operation.progress == Progress(7, 10)
+
+
 # --- ends ---------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +326,8 @@ def test_a_result_that_was_given_up_is_adopted() -> None:
     back = step(lost, Progressed(FIRST, LATER + LEASE, Progress(8, 10)), LATER).operation
     assert (back.status, back.attempt, back.failures) == (RUNNING, 1, 1)
     assert "adopted" in back.story[-1]
+    again = step(back, WorkerLost(FIRST, "restarted"), LATER).operation
+    assert (again.status, again.attempt, again.failures) == (PENDING, 1, 2)  # coming and going is bounded too
 
 
 def test_a_result_of_an_older_attempt_is_discarded() -> None:
@@ -320,7 +350,7 @@ def test_lost_attempts_are_repeated_until_the_maximum(kind: type) -> None:
         assert operation.failures == attempt
         assert operation.status is (FAILED if attempt == 3 else PENDING)
     assert operation.error is not None
-    assert operation.error.startswith("Given up after 3 lost attempts")
+    assert operation.error.startswith("Given up after 3 losses")
     expected = (Wake("op_1"),) if kind is NotMine else (StopStray("op_1", newest), Wake("op_1"))
     assert transition.commands == expected
 
