@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,9 @@ from ktrdr.datasets.features import FeaturePlan, Features
 from ktrdr.errors import InvalidInput, TooFewBars
 from ktrdr.jobs.asking import Answers, answer_bars, plan_for
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
-from ktrdr.jobs.in_sample import LearnedRange, learned_range
+from ktrdr.jobs.in_sample import learned_range
 from ktrdr.jobs.market_data import Moment, SymbolBars, load_market, require_bars, until
+from ktrdr.jobs.remarks import remarks_on
 from ktrdr.market.calendars import bars_per_year
 from ktrdr.models.bundle import Bundle, JsonValue, load_bundle
 from ktrdr.operations.progress import Metric, Progress, Scalar
@@ -188,8 +189,9 @@ def backtest_model(
     yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
     learned = learned_range(bundle.manifest.training, base.symbol)
     without = int(np.count_nonzero(~answers.features.valid_T[begin:]))
+    remarks = remarks_on(result, base[begin:], learned, rows_without_features=without, bars_per_year=year)
     return Backtest(
-        result=replace(result, notes=tuple(_notes(result, learned, without))),
+        result=replace(result, notes=tuple(remarks)),
         benchmark=buy_and_hold(base, config, bars_per_year=year, first=begin),
         bars_lost=begin - first,
         bars_before=first,
@@ -198,16 +200,6 @@ def backtest_model(
         needed={timeframe: plan.warmup(timeframe) for timeframe in plan.timeframes},
         requested=(start, end),
     )
-
-
-def _notes(result: Result, learned: LearnedRange | None, without_features: int) -> Iterator[str]:
-    if learned is not None and (warning := learned.warning(result.time_T)) is not None:
-        yield warning
-    if without_features:
-        yield (
-            f"{without_features:,} bars had no complete features, since the bars of another timeframe end or have a "
-            "hole; the model was not asked there, and the position was kept."
-        )
 
 
 def _require_range(bars: Bars, rows: int, start: Moment, end: Moment) -> None:

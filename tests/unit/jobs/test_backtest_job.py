@@ -217,6 +217,19 @@ def test_bars_before_the_training_start_were_not_learned_from(
     assert drained(backtest_model(model.bundle, {D1: bars}, end=bars[:200].end))[1].in_sample_bars == 0
 
 
+def test_bars_that_do_not_follow_their_calendar_are_told(
+    run: Callable[..., Backtest], bars_of: MakeBars
+) -> None:
+    """Seven bars a week under a calendar of five: what is annualised would be off by a fifth, silently."""
+    fitting, wrong = run(), run(replace(bars_of(), calendar="24/5"))
+    assert not any("a year" in line for line in fitting.result.warnings())
+    (told,) = (line for line in wrong.result.warnings() if "a year" in line)
+    assert "come at a rate of 365 a year" in told
+    assert "24/5 schedules 261" in told
+    short = run(replace(bars_of(), calendar="24/5"), start=bars_of()[560:].start)
+    assert not any("a year" in line for line in short.result.warnings())
+
+
 def broken(trained: Any, store: FileArtifactStore, **changes: Any) -> Bundle:
     manifest = trained.bundle.manifest.model_copy(update=changes)
     return save_bundle(store, manifest, model=trained.bundle.model_path().read_bytes(), weights={})
