@@ -39,3 +39,11 @@ def test_the_index_names_every_file() -> None:
     index = (SCENARIOS.parent / "SCENARIOS.md").read_text()
     for page in SCENARIOS.glob("*.md"):
         assert f"scenarios/{page.name}" in index
+
+
+def test_every_mistake_of_the_guide_has_the_test_it_names() -> None:
+    guide = (SCENARIOS.parent / "TESTING_GUIDE.md").read_text()
+    named = re.findall(r"^\| .* \| `(test_\w+)` \|$", guide, flags=re.MULTILINE)
+    written = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) >= 13
+    assert [name for name in named if f"def {name}(" not in written] == []
