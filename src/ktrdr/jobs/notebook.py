@@ -303,7 +303,13 @@ def _leaves(bars: AnyBars) -> Iterator[Bars]:
 def _by_symbol(bars: AnyBars) -> dict[str, dict[Timeframe, Bars]]:
     found: dict[str, dict[Timeframe, Bars]] = {}
     for part in _leaves(bars):
-        found.setdefault(part.symbol, {})[part.timeframe] = part
+        of_symbol = found.setdefault(part.symbol, {})
+        if part.timeframe in of_symbol and of_symbol[part.timeframe] is not part:
+            raise InvalidInput(
+                f"Bars of {part.symbol} {part.timeframe} are given twice. Give them as one piece; start= and end= choose "
+                "a range."
+            )
+        of_symbol[part.timeframe] = part
     if not found:
         raise InvalidInput("No bars are given. Load some: ktrdr.load_bars('SP500', '1d').")
     return found

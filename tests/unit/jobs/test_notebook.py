@@ -109,6 +109,13 @@ def test_bars_may_come_in_any_shape(strategy: Strategy, bars_of: MakeBars) -> No
         ktrdr.train(strategy, [])
 
 
+def test_two_pieces_of_the_same_bars_are_refused(strategy: Strategy, bars_of: MakeBars) -> None:
+    """Only the last piece would have been used, and nobody would have known."""
+    bars = bars_of()
+    with pytest.raises(InvalidInput, match="AAA 1d are given twice.*one piece"):
+        ktrdr.train(strategy, [bars[:300], bars[300:]])
+
+
 def test_a_model_given_as_a_pickle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match="ktrdr models train"):
         ktrdr.load_model(tmp_path / "model.pt")
