@@ -112,7 +112,7 @@ def test_bars_may_come_in_any_shape(strategy: Strategy, bars_of: MakeBars) -> No
 def test_two_pieces_of_the_same_bars_are_refused(strategy: Strategy, bars_of: MakeBars) -> None:
     """Only the last piece would have been used, and nobody would have known."""
     bars = bars_of()
-    with pytest.raises(InvalidInput, match="AAA 1d are given twice.*one piece"):
+    with pytest.raises(InvalidInput, match=r"AAA 1d are given twice.*one piece"):
         ktrdr.train(strategy, [bars[:300], bars[300:]])
 
 
