@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
-from ktrdr.backend.progress import progress_of
 from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError, NotFound
@@ -123,7 +122,7 @@ class HealthLoop:
         was_away = worker.failures > 0 or not worker.verified
         fresh = self._registry.heard(worker, view, revision)
         if view.current_operation is not None and view.current_attempt is not None:
-            progress = None if view.progress is None else progress_of(view.progress)
+            progress = None if view.progress is None else view.progress.told()
             await self._operations.vouch(
                 record.worker_id, record.instance_id, view.current_operation, view.current_attempt, progress
             )

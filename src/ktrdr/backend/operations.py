@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.hub import Hub
-from ktrdr.backend.progress import ProgressReader, progress_view
+from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable
@@ -36,7 +36,7 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.progress import Progress
 from ktrdr.operations.store import OperationQuery, OperationStore
-from ktrdr.protocol.messages import DeliverRequest, OperationList, OperationView
+from ktrdr.protocol.messages import DeliverRequest, OperationList, OperationView, ProgressView
 from ktrdr.protocol.specs import TrainingSpec
 from ktrdr.settings import ControlSettings
 
@@ -220,9 +220,15 @@ class OperationsService:
             return "workers refused it; it is tried again shortly"
         kind, gpu = WORKER_TYPE[operation.operation_type], bool(operation.requirements.get("require_gpu"))
         what = f"{kind.value} worker{' with a GPU' if gpu else ''}"
-        if self._registry.usable(kind, gpu=gpu):
-            return f"every {what} is busy"
-        return f"no {what} is registered and healthy"
+        workers = self._registry.usable(kind, gpu=gpu)
+        if not workers:
+            return f"no {what} is registered and healthy"
+        held_by = {worker.current_operation_id for worker in workers}
+        if operation.operation_id in held_by or self._registry.select(kind, require_gpu=gpu) is not None:
+            return None  # it is about to be assigned
+        if None in held_by:
+            return f"no free {what} has answered its last probe"
+        return f"every {what} is busy"
 
     async def artifact(self, operation_id: str, name: str) -> str:
         """The digest of one of the operation's files.
@@ -252,7 +258,7 @@ def operation_view(
         operation_id=operation.operation_id,
         operation_type=operation.operation_type,
         status=operation.status,
-        progress=progress_view(operation.progress),
+        progress=ProgressView.of(operation.progress),
         worker_id=operation.worker_id,
         attempt=operation.attempt,
         failures=operation.failures,
@@ -272,17 +278,18 @@ def operation_view(
 
 
 def _event_of(delivery: DeliverRequest, assignment: Assignment) -> Event:
+    progress = None if delivery.progress is None else delivery.progress.told()
     if delivery.status == "released":
-        return Released(assignment, delivery.checkpoint_digest)
+        return Released(assignment, delivery.checkpoint_digest, progress)
     if delivery.status == "child_died":
-        return ChildDied(assignment, delivery.error or "no reason given", delivery.out_of_memory)
+        return ChildDied(assignment, delivery.error or "no reason given", delivery.out_of_memory, progress)
     outcome = JobOutcome(
         status=OperationStatus(delivery.status),
         summary=delivery.summary,
         artifacts=delivery.artifacts,
         error=delivery.error,
     )
-    return Finished(assignment, outcome)
+    return Finished(assignment, outcome, progress)
 
 
 def _model_id(training: TrainingSpec, bundle: str) -> str:

@@ -10,30 +10,11 @@ from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.model import Operation
-from ktrdr.operations.progress import Progress
 from ktrdr.protocol.messages import ProgressView
 
-__all__ = ["ProgressReader", "progress_of", "progress_view"]
+__all__ = ["ProgressReader"]
 
 _PATIENCE_S = 1.0  # a poll is answered with what is known rather than kept waiting for a slow worker
-
-
-def progress_view(progress: Progress | None) -> ProgressView:
-    """Ledger's form to wire form."""
-    if progress is None:
-        return ProgressView()
-    return ProgressView(
-        percentage=progress.percentage,
-        message=progress.message,
-        items_done=progress.items_done,
-        items_total=progress.items_total,
-        context=dict(progress.context),
-    )
-
-
-def progress_of(view: ProgressView) -> Progress:
-    """Wire form to ledger's form."""
-    return Progress(view.items_done, view.items_total, view.message, view.context)
 
 
 @dataclass(slots=True)
@@ -78,7 +59,7 @@ class ProgressReader:
         self._known.pop(operation_id, None)
 
     def _entry(self, operation: Operation) -> _Known:
-        recorded = progress_view(operation.progress)
+        recorded = ProgressView.of(operation.progress)
         entry = self._known.get(operation.operation_id)
         if entry is None or entry.attempt != operation.attempt:
             entry = _Known(operation.attempt, recorded, -self._ttl_s + self._clock.monotonic())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
+from ktrdr.operations.progress import Progress
 from ktrdr.protocol.specs import JobSpec
 
 __all__ = [
@@ -78,6 +79,33 @@ class Capabilities(Message):
     version: str = "0"
 
 
+class ProgressView(Message):
+    """Progress as clients see it; 100 at completion."""
+
+    percentage: float = 0.0
+    message: str = ""
+    items_done: int = 0
+    items_total: int = 0
+    context: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, progress: Progress | None) -> Self:
+        """The view of what a job said; before it said anything, nothing done of nothing."""
+        if progress is None:
+            return cls()
+        return cls(
+            percentage=progress.percentage,
+            message=progress.message,
+            items_done=progress.items_done,
+            items_total=progress.items_total,
+            context=dict(progress.context),
+        )
+
+    def told(self) -> Progress:
+        """What the job said; the percentage follows from it."""
+        return Progress(self.items_done, self.items_total, self.message, self.context)
+
+
 class DeliverRequest(Message):
     """The end of one attempt, as the worker delivers it (pushed in a report, or from the outbox at registration)."""
 
@@ -89,6 +117,7 @@ class DeliverRequest(Message):
     error: str | None = None
     out_of_memory: bool = False
     checkpoint_digest: Digest | None = None
+    progress: ProgressView | None = Field(default=None, description="the last that the job said of itself")
 
 
 class RegisterRequest(Message):
@@ -147,16 +176,6 @@ class StartAccepted(Message):
     status: Literal["started"] = "started"
     worker_id: str
     attempt: int
-
-
-class ProgressView(Message):
-    """Progress as clients see it; 100 at completion."""
-
-    percentage: float = 0.0
-    message: str = ""
-    items_done: int = 0
-    items_total: int = 0
-    context: dict[str, Any] = {}
 
 
 class OperationView(Message):

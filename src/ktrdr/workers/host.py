@@ -20,7 +20,7 @@ from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.operations.progress import Progress, Scalar
-from ktrdr.protocol.messages import DeliverRequest
+from ktrdr.protocol.messages import DeliverRequest, ProgressView
 from ktrdr.protocol.specs import JobSpec
 from ktrdr.workers.capabilities import cgroup_memory_limit
 from ktrdr.workers.launch import Child, Exit, Launcher
@@ -208,8 +208,13 @@ class OperationHost:
                 "error": f"The job named files that it did not store: {', '.join(lost)}.",
             }
             artifacts = {name: digest for name, digest in artifacts.items() if name not in lost}
+        last = run.progress()
         return DeliverRequest(
-            operation_id=run.operation_id, attempt=run.attempt, artifacts=artifacts, **ending
+            operation_id=run.operation_id,
+            attempt=run.attempt,
+            artifacts=artifacts,
+            progress=None if last is None else ProgressView.of(last),
+            **ending,
         )
 
 

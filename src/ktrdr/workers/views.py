@@ -20,15 +20,8 @@ _STATUS = {
 
 def progress_view(progress: Progress | None, *, complete: bool = False) -> ProgressView:
     """100 % once complete, whatever the last snapshot said."""
-    if progress is None:
-        return ProgressView(percentage=100.0 if complete else 0.0)
-    return ProgressView(
-        percentage=100.0 if complete else progress.percentage,
-        message=progress.message,
-        items_done=progress.items_done,
-        items_total=progress.items_total,
-        context=dict(progress.context),
-    )
+    view = ProgressView.of(progress)
+    return view.model_copy(update={"percentage": 100.0}) if complete else view
 
 
 def operation_view(entry: Entry, worker_id: str) -> OperationView:

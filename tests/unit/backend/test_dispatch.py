@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from ktrdr.operations.events import Assigned, CancelRequested
+from ktrdr.operations.events import Assigned, CancelRequested, Event
+from ktrdr.operations.machine import Transition
 from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.model import NewOperation, OperationType
-from support.control_plane import STILL, ControlPlane, calm, settle
+from support.control_plane import STILL, ControlPlane, calm, settle, spec_of
 
 TRAINING = OperationType.TRAINING
 
@@ -90,6 +92,54 @@ async def test_a_busy_fleet_says_why_an_operation_waits(plane: ControlPlane) -> 
     shown = [await plane.api("GET", f"/operations/{name}") for name in (second, third)]
     assert [s["queue_position"] for s in shown] == [1, 2]
     assert {s["waiting_for"] for s in shown} == {"every backtesting worker is busy"}
+
+
+async def test_what_the_dispatcher_has_not_seen_yet_waits_for_nobody(plane: ControlPlane) -> None:
+    await plane.join("w1")
+    new = NewOperation(
+        operation_id="op-new",
+        operation_type=OperationType.BACKTESTING,
+        spec=spec_of(OperationType.BACKTESTING),
+    )
+    await plane.store.submit(new, plane.clock.now())
+    shown = await plane.api("GET", "/operations/op-new")
+    assert (shown["status"], shown["queue_position"], shown["waiting_for"]) == ("pending", 1, None)
+
+
+class SlowAssignments(MemoryStore):
+    """Takes its time to write an assignment down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+        if isinstance(event, Assigned):
+            self.writing.set()
+            await self.gate.wait()
+        return await super().apply(operation_id, event, now)
+
+
+async def test_a_worker_that_is_held_for_it_is_not_called_busy(tmp_path: Path) -> None:
+    store = SlowAssignments()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        await plane.join("w1")
+        name = await plane.submit()
+        await store.writing.wait()
+        first = await plane.api("GET", f"/operations/{name}")
+        behind = await plane.api("GET", f"/operations/{await plane.submit()}")
+        assert (first["status"], first["waiting_for"]) == ("pending", None)
+        assert behind["waiting_for"] == "every backtesting worker is busy"
+        store.gate.set()
+        await plane.until(name, "running")
+
+
+async def test_workers_that_did_not_answer_are_not_called_busy(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    plane.unplug(worker)
+    await plane.probe()
+    shown = await plane.api("GET", f"/operations/{await plane.submit()}")
+    assert shown["waiting_for"] == "no free backtesting worker has answered its last probe"
 
 
 async def test_higher_priority_goes_first(plane: ControlPlane) -> None:

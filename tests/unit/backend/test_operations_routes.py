@@ -75,6 +75,36 @@ async def test_an_unreachable_worker_leaves_the_last_known_progress(plane: Contr
     assert (view["status"], view["progress"]["items_done"]) == ("running", 10)
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+async def test_the_end_brings_the_last_progress_though_no_probe_saw_it(
+    plane: ControlPlane, status: str
+) -> None:
+    worker, name = await _running(plane)
+    context = {"epoch": 20, "val_loss": 0.5}
+    last = {
+        "percentage": 20.0,
+        "items_done": 20,
+        "items_total": 100,
+        "message": "epoch 20",
+        "context": context,
+    }
+    await plane.deliver(worker, name, status, progress=last)
+    view = await plane.api("GET", f"/operations/{name}")
+    progress = view["progress"]
+    complete = status == "completed"
+    assert (view["status"], progress["context"], progress["message"]) == (status, context, "epoch 20")
+    assert (progress["items_done"], progress["items_total"]) == (20, 20 if complete else 100)
+    assert progress["percentage"] == (100.0 if complete else 20.0)
+
+
+async def test_progress_that_a_client_saw_does_not_go_back_at_the_end(plane: ControlPlane) -> None:
+    worker, name = await _running(plane)
+    worker.jobs[name].progress = _at(80)
+    assert (await plane.api("GET", f"/operations/{name}"))["progress"]["items_done"] == 80
+    await plane.deliver(worker, name, "failed", error="x", progress=_at(81))
+    assert (await plane.api("GET", f"/operations/{name}"))["progress"]["items_done"] == 81
+
+
 async def test_a_new_attempt_starts_from_zero(plane: ControlPlane) -> None:
     worker, name = await _running(plane)
     worker.jobs[name].progress = _at(80)

@@ -15,6 +15,7 @@ from ktrdr.operations.events import (
     Event,
     Finished,
     Progressed,
+    Released,
     WorkerLost,
 )
 from ktrdr.operations.machine import EVENTS, step
@@ -41,8 +42,9 @@ def event_of(operation: Operation, choice: tuple, now: datetime) -> Event:
         assignment = Assignment(assignment.worker_id, assignment.instance_id, assignment.attempt - age)
     changes = {
         Progressed: {"progress": Progress(done, 20)},
-        Finished: {"outcome": an_outcome(end)},
-        ChildDied: {"out_of_memory": flag},
+        Finished: {"outcome": an_outcome(end), "progress": Progress(done, 20) if flag else None},
+        Released: {"progress": Progress(done, 20) if flag else None},
+        ChildDied: {"out_of_memory": flag, "progress": Progress(done, 20)},
     }
     return an_event(kind, assignment, now, **changes.get(kind, {}))
 
