@@ -5,10 +5,12 @@ Bars segments, model files, results and logs are artifacts. Whoever knows the di
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -70,13 +72,21 @@ class FileArtifactStore:
     def has(self, digest: str) -> bool:
         return self.location(digest).is_file()
 
+    def intact(self, digest: str) -> bool:
+        """Whether the artifact is here with the right bytes: ``has``, verified."""
+        try:
+            self.path(digest)
+        except (NotFound, CorruptArtifact):
+            return False
+        return True
+
     def put(self, content: bytes) -> str:
         digest = sha256_of(content)
         self.put_stream([content], digest)
         return digest
 
     def put_stream(self, chunks: Iterable[bytes], digest: str) -> None:
-        """Store a stream that claims to have ``digest``.
+        """Store a stream that claims to have ``digest``; what is stored already and whole is left alone.
 
         Raises
         ------
@@ -84,7 +94,7 @@ class FileArtifactStore:
             If it has another; nothing is kept.
         """
         target = self.location(digest)
-        if target.is_file():
+        if self.intact(digest):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
@@ -127,6 +137,16 @@ class FileArtifactStore:
     def delete(self, digest: str) -> None:
         """Remove an artifact; a missing one is no error."""
         self.location(digest).unlink(missing_ok=True)
+
+    def clear_torn(self, older_than_s: float = 3600.0) -> int:
+        """Remove what writers that were killed left half-written; returns how many files that were."""
+        gone = 0
+        for file in self.root.glob("??/.part-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - file.stat().st_mtime >= older_than_s:
+                    file.unlink()
+                    gone += 1
+        return gone
 
     def digests(self) -> Iterator[str]:
         """Every stored digest, in no order."""

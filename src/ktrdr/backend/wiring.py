@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
@@ -107,7 +108,8 @@ class Backend:
         return folder
 
     async def start(self) -> None:
-        """Read the ledger, take up what runs, start the loops."""
+        """Clear what an earlier process left half-written, read the ledger, take up what runs, start the loops."""
+        await asyncio.to_thread(self._tidy)
         for record in await self.store.workers():
             self.registry.put(record, verified=False)
         for operation in await self.store.live():
@@ -127,6 +129,12 @@ class Backend:
         for loop in (self.dispatcher.run(), self.health.run_probes(), self.health.run_sweeps()):
             self._loops.append(asyncio.create_task(loop))
         self.dispatcher.wake()
+
+    def _tidy(self) -> None:
+        shutil.rmtree(
+            self.config.home / "uploads", ignore_errors=True
+        )  # the ledger's lock says: nobody uses it
+        self.artifacts.clear_torn()
 
     async def stop(self) -> None:
         """End the loops and the connections, then close the ledger; operations go on at their workers."""

@@ -128,7 +128,7 @@ class CachedArtifacts:
         return self.path(digest).read_bytes()
 
     def upload(self, digest: str) -> None:
-        """Bring a cached artifact to the backend unless it has it already; streamed.
+        """Bring a cached artifact to the backend unless it has it already, undamaged; streamed.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class CachedArtifacts:
             As in :meth:`path`.
         """
         file = self.cache.path(digest)
-        self._in_turn(digest, lambda url, name: self._exists(url, name) or self._send(url, name, file))
+        self._in_turn(digest, lambda url, name: self._whole(url, name) or self._send(url, name, file))
 
     def _in_turn(self, digest: str, ask: Callable[[str, str], bool]) -> bool:
         """Ask each backend, round after round; False once all of them answered that they do not have it."""
@@ -174,6 +174,14 @@ class CachedArtifacts:
         with _Exchange(url, self._timeout_s) as exchange:
             response = exchange.ask("HEAD", digest, self._headers)
             return _found(response)
+
+    def _whole(self, url: str, digest: str) -> bool:
+        try:
+            return self._exists(url, digest)
+        except _Refusal as refusal:
+            if refusal.status == 500:  # its copy is damaged; sending it again repairs that
+                return False
+            raise
 
     def _fetch(self, url: str, digest: str) -> bool:
         with _Exchange(url, self._timeout_s) as exchange:

@@ -170,6 +170,7 @@ class WorkerAPIBase(ABC):
         alone = self.capabilities.gpu or sys.platform == "darwin"
         self._launcher = Launcher(self.preload, "single" if alone else "fork")
         self._launcher.warm()
+        await asyncio.to_thread(self._cache.clear_torn)
         self._host = OperationHost(
             self._launcher, self._identity.folder / "scratch", self._cache, self._host_settings, self.clock
         )

@@ -204,6 +204,9 @@ async def test_damaged_bytes_are_not_sent(plane: ControlPlane) -> None:
     plane.backend.artifacts.location(digest).write_bytes(b"bad!")
     answer = await plane.ask("GET", f"/api/v1/artifacts/{digest}")
     assert (answer.status, answer.json()["type"]) == (500, "urn:ktrdr:problem:corrupt-artifact")
+    assert (await plane.ask("HEAD", f"/api/v1/artifacts/{digest}")).status == 500
+    assert (await _send(plane, "PUT", f"/artifacts/{digest}", b"good")).status == 201
+    assert (await plane.ask("GET", f"/api/v1/artifacts/{digest}")).body == b"good"
 
 
 # --- strategies and indicators --------------------------------------------------------------------------------------

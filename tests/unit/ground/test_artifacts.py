@@ -1,6 +1,8 @@
 """Content-addressed files: idempotent, durable, verified, confined."""
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,27 @@ def test_damage_on_disk_is_told_and_not_used(store: FileArtifactStore) -> None:
         store.read(digest)
     with pytest.raises(CorruptArtifact):
         store.path(digest)
+
+
+def test_putting_again_repairs_what_is_damaged(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    store.location(digest).write_bytes(b"bart")
+    assert store.has(digest)
+    assert not store.intact(digest)
+    assert store.put(b"bars") == digest
+    assert store.read(digest) == b"bars"
+    assert store.intact(digest)
+    assert not store.intact("0" * 64)
+
+
+def test_what_a_killed_writer_left_is_cleared_once_it_is_old(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    for name, age_s in ((".part-old", 7200), (".part-new", 0)):
+        torn = store.location(digest).with_name(name)
+        torn.write_bytes(b"ba")
+        os.utime(torn, (time.time() - age_s,) * 2)
+    assert store.clear_torn() == 1
+    assert {file.name for file in store.root.rglob("*") if file.is_file()} == {digest, ".part-new"}
 
 
 def test_a_missing_artifact(store: FileArtifactStore) -> None:

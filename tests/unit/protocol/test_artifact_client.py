@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,20 @@ def test_put_stays_local_and_upload_asks_before_it_sends(
     artifacts.upload(DIGEST)
     assert backend.artifacts == {DIGEST: CONTENT}
     assert [method for method, _ in backend.requests] == ["HEAD", "PUT", "HEAD"]
+
+
+class Damaged(FakeBackend):
+    """A backend whose copy does not match its digest."""
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any] | bytes]:
+        return (500, {"detail": "damaged"}) if method == "HEAD" else super().answer(method, path, body)
+
+
+def test_upload_repairs_a_damaged_copy(cache: FileArtifactStore) -> None:
+    with Damaged() as backend:
+        artifacts, waits = client(cache, backend.url)
+        artifacts.upload(artifacts.put(CONTENT))
+        assert (backend.artifacts, waits) == ({DIGEST: CONTENT}, [])
 
 
 def test_has_looks_here_and_there(backend: FakeBackend, cache: FileArtifactStore) -> None:

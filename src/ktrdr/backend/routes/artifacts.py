@@ -49,7 +49,7 @@ async def put_artifact(sha256: Digest, request: Request, services: Services) -> 
     size = _declared_size(request, services.config.max_artifact_bytes)
     if isinstance(size, Response):
         return size
-    if await asyncio.to_thread(services.artifacts.has, sha256):
+    if await asyncio.to_thread(services.artifacts.intact, sha256):
         async for _ in request.stream():  # read, so that the connection can be used again
             pass
         return Response(status_code=200)
