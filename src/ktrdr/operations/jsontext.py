@@ -7,26 +7,37 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["dump", "dump_ascii"]
+__all__ = ["dump", "dump_ascii", "plain_text"]
+
+
+def plain_text(text: str) -> str:
+    """The text with ``?`` for every lone surrogate, which UTF-8 and JSON readers lack.
+
+    They come from file names and messages of the operating system; a message that holds one could never be sent.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def dump(value: Any) -> str:
     """Canonical JSON text; equal values give equal text.
 
     NaN and the infinities have no JSON form and become null: a diverged loss must not make a ledger refuse the
-    message that tells of it. NumPy scalars become Python's.
+    message that tells of it. NumPy scalars become Python's, and text is :func:`plain_text`.
 
     Raises
     ------
     TypeError
         If a value has no JSON form.
     """
-    return _encode(value, ascii_only=False)
+    return plain_text(_encode(value, ascii_only=False))
 
 
 def dump_ascii(value: Any) -> bytes:
     """As :func:`dump`, with every character beyond ASCII escaped: one byte per character."""
-    return _encode(value, ascii_only=True).encode("ascii")
+    text = _encode(value, ascii_only=True)
+    if "\\ud" in text:  # a surrogate; in pairs they are whole characters, alone they are none
+        text = json.dumps(json.loads(dump(value)), separators=(",", ":"))
+    return text.encode("ascii")
 
 
 def _encode(value: Any, *, ascii_only: bool) -> str:

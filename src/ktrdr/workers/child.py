@@ -20,6 +20,7 @@ from ktrdr.artifacts import ArtifactStore, FileArtifactStore
 from ktrdr.errors import KtrdrError
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
 from ktrdr.operations.bridge import ProgressBridge
+from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Metric
 from ktrdr.protocol.artifact_client import CachedArtifacts
 from ktrdr.protocol.specs import JobSpec
@@ -29,6 +30,7 @@ __all__ = ["drain", "jsonable", "perform", "run_folder"]
 
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 _log = logging.getLogger("ktrdr.job")
+_ERROR_LENGTH = 8_000
 
 
 def run_folder(root: Path, token: str | None, lifeline: int) -> int:
@@ -61,13 +63,15 @@ def perform(ticket: Ticket, artifacts: ArtifactStore, scratch: Path, bridge: Pro
         return drain(_job(ticket.job)(spec, JobEnvironment(artifacts, scratch)), bridge)
     except KtrdrError as error:
         _log.error("%s", error)
-        return Outcome(status="failed", error=str(error))
+        return Outcome(status="failed", error=_told(str(error)))
     except MemoryError as error:
         _log.exception("Out of memory")
-        return Outcome(status="failed", error=f"The job ran out of memory: {error}", out_of_memory=True)
+        return Outcome(
+            status="failed", error=_told(f"The job ran out of memory: {error}"), out_of_memory=True
+        )
     except (Exception, SystemExit) as error:  # the edge of the job's process
         _log.exception("The job failed")
-        return Outcome(status="failed", error=f"{type(error).__name__}: {error}")
+        return Outcome(status="failed", error=_told(f"{type(error).__name__}: {error}"))
 
 
 def drain(job: Job, bridge: ProgressBridge) -> Outcome:
@@ -87,17 +91,22 @@ def drain(job: Job, bridge: ProgressBridge) -> Outcome:
     return Outcome(status="cancelled")
 
 
+def _told(error: str) -> str:
+    """An error as it can be sent; the whole of it is in the log."""
+    return plain_text(error)[:_ERROR_LENGTH]
+
+
 def jsonable(value: Any) -> Any:
-    """Plain JSON values: NumPy scalars become Python's, numbers that JSON lacks become None."""
+    """Plain JSON values: NumPy scalars become Python's, numbers and half characters that JSON lacks None and ``?``."""
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {plain_text(str(key)): jsonable(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [jsonable(item) for item in value]
     if hasattr(value, "item") and not isinstance(value, str):
         value = value.item()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    return value if value is None or isinstance(value, int | bool) else plain_text(str(value))
 
 
 def _job(path: str) -> Callable[[JobSpec, JobEnvironment], Job]:

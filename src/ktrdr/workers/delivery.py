@@ -16,6 +16,8 @@ from ktrdr.workers.outbox import Outbox, entry_key
 __all__ = ["Courier"]
 
 _log = logging.getLogger(__name__)
+_TOLD_LENGTH = 2_000
+_LETTER_BYTES = 512 << 10  # of a registration with the outbox; the backend takes messages of 1 MiB
 
 
 class Courier:
@@ -69,8 +71,12 @@ class Courier:
     async def uploaded_entries(self, limit: int = 50) -> list[DeliverRequest]:
         """Entries whose files the backend has: they may go along with a registration."""
         ready: list[DeliverRequest] = []
+        size = 0
         for delivery in (await asyncio.to_thread(self._outbox.entries))[:limit]:
-            with contextlib.suppress(KtrdrError):
+            size += len(delivery.model_dump_json())
+            if size > _LETTER_BYTES:
+                break
+            with contextlib.suppress(KtrdrError, OSError):
                 await self._link.upload(delivery.artifacts.values())
                 ready.append(delivery)
         return ready
@@ -89,16 +95,20 @@ class Courier:
         """Retry for ever what waits in the outbox; sleeps while there is nothing."""
         delay_s = self._first_retry_s
         while True:
-            if not await asyncio.to_thread(self._outbox.entries):
-                self._wake.clear()
-                delay_s = self._first_retry_s
-                self._complained = False
-                await self._wake.wait()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), delay_s * self._random.uniform(0.5, 1.0))
-            self._nudge.clear()
-            delay_s = min(2 * delay_s, self._longest_retry_s)
-            await self.flush()
+            try:
+                self._wake.clear()  # before the look, so that what comes in between is not missed
+                if not await asyncio.to_thread(self._outbox.entries):
+                    delay_s = self._first_retry_s
+                    self._complained = False
+                    await self._wake.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._nudge.wait(), delay_s * self._random.uniform(0.5, 1.0))
+                self._nudge.clear()
+                delay_s = min(2 * delay_s, self._longest_retry_s)
+                await self.flush()
+            except Exception:  # the edge of a task that must not end
+                _log.exception("Delivering what waits failed unexpectedly; trying again.")
+                await asyncio.sleep(self._first_retry_s)
 
     def nudge(self) -> None:
         """The backend has just shown that it is alive: try now what waits."""
@@ -122,9 +132,7 @@ class Courier:
             _log.error(
                 "The result of %s is refused for good: %s It is kept in the outbox folder.", key, error
             )
-            self._outbox.set_aside(key)
-            self._on_done(key)
-            return True
+            return await self._refused(delivery, error)
         except (KtrdrError, OSError) as error:
             if not self._complained:
                 _log.warning("The result of %s waits on disk until the backend takes it: %s", key, error)
@@ -134,6 +142,23 @@ class Courier:
         if answer.acknowledged:
             self.acknowledge([key])
         return answer.acknowledged
+
+    async def _refused(self, delivery: DeliverRequest, refusal: InvalidInput) -> bool:
+        """The backend will never take this delivery: tell it at least that the attempt has ended, or it would wait."""
+        key = entry_key(delivery)
+        if not (delivery.summary or delivery.artifacts or delivery.progress):  # there is nothing to leave out
+            self._outbox.remove(key)
+            self._on_done(key)
+            return True
+        self._outbox.set_aside(key)
+        bare = DeliverRequest(
+            operation_id=delivery.operation_id,
+            attempt=delivery.attempt,
+            status="failed" if delivery.status == "completed" else delivery.status,
+            error=f"The worker's result was refused by the backend: {refusal}"[:_TOLD_LENGTH],
+        )
+        await asyncio.to_thread(self._outbox.add, bare)
+        return await self._attempt(bare)
 
     async def _uploaded(self, delivery: DeliverRequest) -> DeliverRequest:
         """Bring the files up; a result whose files are lost here is a failure."""

@@ -11,14 +11,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock
-from ktrdr.errors import KtrdrError
+from ktrdr.errors import InvalidInput, KtrdrError
 from ktrdr.operations.bridge import ProgressBridge
+from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Progress, Scalar
 from ktrdr.protocol.messages import DeliverRequest, ProgressView
 from ktrdr.protocol.specs import JobSpec
@@ -31,6 +32,8 @@ __all__ = ["HostSettings", "OperationHost", "Run", "StopReason", "describe_death
 StopReason = Literal["cancelled", "released"]
 _log = logging.getLogger(__name__)
 _LOG_LIMIT = 4 << 20
+_DELIVERY_LIMIT = 128 << 10
+_ERROR_LENGTH = 8_000
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -163,6 +166,17 @@ class OperationHost:
         return run
 
     async def _conduct(self, run: Run) -> DeliverRequest:
+        try:
+            return await self._run_and_deliver(run)
+        except (
+            Exception
+        ) as error:  # the edge of a run: however it went, its end must be told and the slot be free
+            _log.exception("Operation %s: its end could not be put together", run.operation_id)
+            what = plain_text(f"{type(error).__name__}: {error}")[:_ERROR_LENGTH]
+            told = f"The worker could not put the end of the job together: {what}"
+            return _sendable(run, status="child_died", error=told)
+
+    async def _run_and_deliver(self, run: Run) -> DeliverRequest:
         kills_before = _oom_kills()
         exited: Exit | None = None
         error: str | None = None
@@ -195,27 +209,56 @@ class OperationHost:
     def _deliver(self, run: Run, exited: Exit | None, error: str | None, oom: bool) -> DeliverRequest:
         outcome = run.folder.outcome()
         artifacts = dict(outcome.artifacts) if outcome else {}
-        if log := run.folder.log_tail(_LOG_LIMIT):
-            artifacts["log"] = self._cache.put(log)
-        if records := run.metrics(0)[0]:
-            lines = "".join(json.dumps(record) + "\n" for record in records)
-            artifacts["metrics"] = self._cache.put(lines.encode())
+        artifacts |= self._records(run)
         shutil.rmtree(run.folder.root, ignore_errors=True)
         ending = _ending(run.stopping, outcome, exited, error, oom)
-        if lost := [name for name, digest in artifacts.items() if not self._cache.has(digest)]:
+        if lost := [name for name, digest in artifacts.items() if not self._stored(digest)]:
             ending = {
                 "status": "failed",
                 "error": f"The job named files that it did not store: {', '.join(lost)}.",
             }
             artifacts = {name: digest for name, digest in artifacts.items() if name not in lost}
         last = run.progress()
-        return DeliverRequest(
-            operation_id=run.operation_id,
-            attempt=run.attempt,
-            artifacts=artifacts,
-            progress=None if last is None else ProgressView.of(last),
-            **ending,
-        )
+        progress = None if last is None else ProgressView.of(last)
+        return _sendable(run, artifacts=artifacts, progress=progress, **ending)
+
+    def _records(self, run: Run) -> dict[str, str]:
+        """Log and metrics as artifacts; a disk that does not take them must not cost the result."""
+        kept: dict[str, str] = {}
+        try:
+            if log := run.folder.log_tail(_LOG_LIMIT):
+                kept["log"] = self._cache.put(log)
+            if records := run.metrics(0)[0]:
+                lines = "".join(json.dumps(record) + "\n" for record in records)
+                kept["metrics"] = self._cache.put(lines.encode())
+        except OSError as error:
+            _log.warning("Operation %s: log or metrics could not be kept: %s", run.operation_id, error)
+        return kept
+
+    def _stored(self, digest: str) -> bool:
+        try:
+            return self._cache.has(digest)
+        except InvalidInput:  # no digest at all
+            return False
+
+
+def _sendable(run: Run, **fields: Any) -> DeliverRequest:
+    """The delivery; a result that has no form on the wire is a failure that says so."""
+    try:
+        delivery = DeliverRequest(operation_id=run.operation_id, attempt=run.attempt, **fields)
+        size = len(delivery.model_dump_json())
+        if size <= _DELIVERY_LIMIT:
+            return delivery
+        fault = f"its summary and progress have {size:,} bytes, {_DELIVERY_LIMIT:,} are allowed"
+    except (ValueError, RecursionError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    _log.error("Operation %s: its result cannot be sent: %s", run.operation_id, fault)
+    return DeliverRequest(
+        operation_id=run.operation_id,
+        attempt=run.attempt,
+        status="failed",
+        error=plain_text(f"The job's result cannot be sent: {fault}")[:_ERROR_LENGTH],
+    )
 
 
 def _ending(

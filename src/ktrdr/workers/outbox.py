@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -26,47 +27,73 @@ class Outbox:
 
     Laws
     ----
-    - When ``add`` returns, the entry is on the disk and survives a power cut.
-    - ``entries`` are oldest first. A file that cannot be read is set aside under another name, never deleted.
+    - When ``add`` returns, the entry is on the disk and survives a power cut. Where the disk does not take it, it
+      is kept in memory and that is logged: the result can still be delivered while this process lives.
+    - ``entries`` are oldest first, those in memory last. A file that cannot be read is set aside under another
+      name, never deleted.
     - ``remove`` and ``set_aside`` of an absent entry are no errors.
+    - Safe for several threads.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._unsaved: dict[str, DeliverRequest] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for torn in folder.glob(".part-*"):
             torn.unlink(missing_ok=True)
 
     def add(self, delivery: DeliverRequest) -> None:
         """Store an entry, replacing an earlier one of the same attempt."""
+        key = entry_key(delivery)
+        try:
+            self._save(key, delivery)
+        except OSError as error:
+            _log.error(
+                "The result of %s cannot be written to %s and is in memory only: %s", key, self._folder, error
+            )
+            self._unsaved[key] = delivery
+        else:
+            self._unsaved.pop(key, None)
+
+    def _save(self, key: str, delivery: DeliverRequest) -> None:
         handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".part-")
-        with os.fdopen(handle, "w") as file:
-            file.write(delivery.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._file(entry_key(delivery)))
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(delivery.model_dump_json())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._file(key))
+        finally:
+            Path(temporary).unlink(missing_ok=True)
         self._sync()
 
     def remove(self, key: str) -> None:
         """Forget an acknowledged entry."""
-        self._file(key).unlink(missing_ok=True)
+        self._unsaved.pop(key, None)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._file(key).unlink()
 
     def set_aside(self, key: str) -> None:
         """Keep an entry that the backend will never take, out of the way, for a person to look at."""
-        file = self._file(key)
-        if file.exists():
-            os.replace(file, file.with_suffix(".refused"))
+        self._unsaved.pop(key, None)
+        self._move(self._file(key), ".refused")
 
     def entries(self) -> list[DeliverRequest]:
         """What waits."""
         found: list[DeliverRequest] = []
-        for file in sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
+        for _, file in sorted((_changed_at(file), file) for file in self._folder.glob("*.json")):
             try:
                 found.append(DeliverRequest.model_validate_json(file.read_bytes()))
+            except FileNotFoundError:
+                continue  # acknowledged this very moment
             except ValidationError:
                 _log.warning("%s is not a delivery; it is kept as %s.unreadable.", file, file.name)
-                os.replace(file, file.with_suffix(".unreadable"))
-        return found
+                self._move(file, ".unreadable")
+        return [*found, *self._unsaved.copy().values()]
+
+    def _move(self, file: Path, suffix: str) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.replace(file, file.with_suffix(suffix))
 
     def _file(self, key: str) -> Path:
         operation_id, _, attempt = key.rpartition(":")
@@ -78,3 +105,10 @@ class Outbox:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _changed_at(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:  # acknowledged this very moment
+        return 0

@@ -26,6 +26,11 @@ def test_json_is_canonical() -> None:
     assert dump_ascii({"a": "ü"}) == b'{"a":"\\u00fc"}'
 
 
+def test_half_characters_become_question_marks() -> None:
+    assert dump({"a\ud800": "x\udfff", "b": "\U0001f600"}) == '{"a?":"x?","b":"\U0001f600"}'
+    assert dump_ascii({"a": "\ud800", "b": "\U0001f600"}) == b'{"a":"?","b":"\\ud83d\\ude00"}'
+
+
 def test_what_is_not_finite_becomes_null_at_any_depth() -> None:
     value = {"a": [float("nan"), {"b": float("inf")}, (1.5, -float("inf"))], "n": np.float64("nan")}
     assert dump(value) == '{"a":[null,{"b":null},[1.5,null]],"n":null}'

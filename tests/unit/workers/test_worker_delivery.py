@@ -47,8 +47,10 @@ class Backend:
 class Office:
     """A courier with everything it tells others collected."""
 
-    def __init__(self, folder: Path, backend: Backend, retry_s: float = 0.001) -> None:
-        self.outbox = Outbox(folder)
+    def __init__(
+        self, folder: Path, backend: Backend, retry_s: float = 0.001, outbox: type[Outbox] = Outbox
+    ) -> None:
+        self.outbox = outbox(folder)
         self.done: list[str] = []
         self.unknown: list[bool] = []
         self.answers: list[ReportResponse] = []
@@ -129,8 +131,69 @@ async def test_a_refusal_for_good_is_set_aside(tmp_path: Path, caplog: pytest.Lo
     office = Office(tmp_path, Backend(Answer(422, {}, b'{"detail": "what is this?"}')))
     assert await office.courier.deliver(RESULT)
     assert (office.outbox.entries(), office.done) == ([], ["op:2"])
-    assert (tmp_path / "op.2.refused").exists()
+    kept = DeliverRequest.model_validate_json((tmp_path / "op.2.refused").read_bytes())
+    assert kept == RESULT, "the file is the refused result, not the shorter one that was tried next"
     assert "what is this?" in caplog.text
+
+
+class Choosy(Backend):
+    """Takes no summaries."""
+
+    async def request(self, method: str, url: str, *, json: Any = None, **more: Any) -> Answer:
+        await super().request(method, url, json=json, **more)
+        return Answer(422, {}, b'{"detail": "no sums"}') if json["delivery"].get("summary") else TAKEN
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [("completed", "failed"), ("released", "released"), ("cancelled", "cancelled")]
+)
+async def test_the_backend_hears_of_an_end_whose_result_it_refuses(
+    tmp_path: Path, status: str, told: str
+) -> None:
+    backend = Choosy()
+    office = Office(tmp_path, backend)
+    delivery = RESULT.model_copy(update={"status": status, "summary": {"x": 1}})
+    assert await office.courier.deliver(delivery)
+    last = backend.reports[-1]["delivery"]
+    assert (last["status"], last["attempt"], "no sums" in last["error"]) == (told, 2, True)
+    assert (office.outbox.entries(), office.done) == ([], ["op:2"])
+    assert (tmp_path / "op.2.refused").exists()
+
+
+async def test_a_letter_with_the_outbox_is_not_longer_than_the_backend_reads(tmp_path: Path) -> None:
+    office = Office(tmp_path, Backend())
+    for number in range(8):
+        office.outbox.add(
+            RESULT.model_copy(update={"attempt": number, "summary": {"x": "y" * 100_000}, "artifacts": {}})
+        )
+    assert len(await office.courier.uploaded_entries()) == 5
+    assert len(office.outbox.entries()) == 8
+
+
+class Fragile(Outbox):
+    """Breaks once."""
+
+    broken = False
+
+    def entries(self) -> list[DeliverRequest]:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("a bug")
+        return super().entries()
+
+
+async def test_no_failure_ends_the_deliveries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backend = Backend(Answer(503))
+    office = Office(tmp_path, backend, outbox=Fragile)
+    await office.courier.deliver(RESULT)
+    assert isinstance(office.outbox, Fragile)
+    task = asyncio.create_task(office.courier.run())
+    await until(lambda: len(backend.reports) >= 3)
+    office.outbox.broken = True
+    await until(lambda: "unexpectedly" in caplog.text)
+    backend.answer = TAKEN
+    await until(lambda: office.done)
+    task.cancel()
 
 
 async def test_a_result_whose_files_are_lost_is_a_failure(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,43 @@ def test_an_unreadable_file_is_set_aside_with_a_warning(
     assert [entry.operation_id for entry in outbox.entries()] == ["good"]
     assert (tmp_path / "bad.1.unreadable").exists()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_what_the_disk_does_not_take_is_kept_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "outbox"
+    outbox = Outbox(folder)
+    folder.rmdir()
+    folder.write_text("no folder any more")
+    outbox.add(delivery("op"))
+    assert [entry.operation_id for entry in outbox.entries()] == ["op"]
+    assert "in memory only" in caplog.text
+    folder.unlink()
+    folder.mkdir()
+    outbox.add(delivery("op", error="newer"))
+    assert [entry.error for entry in outbox.entries()] == ["newer"]
+    outbox.remove("op:1")
+    assert (outbox.entries(), list(folder.iterdir())) == ([], [])
+    folder.rmdir()
+    folder.write_text("gone again")
+    outbox.add(delivery("op"))
+    outbox.set_aside("op:1")
+    outbox.add(delivery("other"))
+    outbox.remove("other:1")
+    assert outbox.entries() == []
+
+
+def test_entries_may_be_acknowledged_while_they_are_read(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    names = [f"op{number}" for number in range(300)]
+    for name in names:
+        outbox.add(delivery(name))
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: [len(outbox.entries()) for _ in range(10)])
+        for name in names:
+            outbox.remove(f"{name}:1")
+        assert reading.result()[-1] == 0 or outbox.entries() == []
 
 
 def test_torn_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Job bodies for tests that break things; the strategy text of the specification is their instruction.
+
+They run in real child processes of workers that are told ``job="ktrdr.testing.chaos_jobs:perform"``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
+from ktrdr.operations.progress import Metric, Progress
+from ktrdr.protocol.specs import JobSpec
+
+__all__ = ["perform"]
+
+
+def perform(spec: JobSpec, env: JobEnvironment) -> Job:
+    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``fetch DIGEST``, ``deaf SECONDS``,
+    ``trace FILE SECONDS``."""
+    verb, _, rest = spec.strategy.partition(" ")
+    run = env.scratch.parent.name  # operation and attempt
+    yield Progress(1, 4, "started", {"run": run})
+    match verb:
+        case "poison":
+            return _poison(rest, env)
+        case "shout":
+            raise ValueError("x" * int(rest))
+        case "boast":
+            return JobResult({"x": "y" * int(rest)}, {})
+        case "mutter":
+            yield Progress(2, 4, "half \ud800", {"file": "\udfff"})
+            yield Metric({"file": "\udfff"})
+        case "fetch":
+            return JobResult({}, {"result": env.artifacts.put(env.artifacts.read(rest)[::-1])})
+        case "deaf":
+            time.sleep(float(rest))
+        case "late":
+            for done in range(2, 5):
+                yield Progress(done, 4, f"step {done}", {"step": done})
+        case "trace":
+            file, seconds = rest.split()
+            yield from _trace(Path(file), float(seconds), run)
+    return JobResult({"run": run}, {"result": env.artifacts.put(f"result of {run}".encode())})
+
+
+def _poison(field: str, env: JobEnvironment) -> JobResult:
+    """Results that are no UTF-8, as a file name of another machine may bring them."""
+    half = "\ud800"
+    if field == "error":
+        raise ValueError(half)
+    if field == "digest":
+        return JobResult({}, {"result": "no digest"})
+    if field == "deep":
+        deep: list[Any] = []
+        for _ in range(400):
+            deep = [deep]
+        return JobResult({"x": deep}, {})
+    return JobResult({"x": half}, {"result": env.artifacts.put(b"result")})
+
+
+def _trace(file: Path, seconds: float, run: str) -> Generator[Progress, None, None]:
+    """Write down that this run began and that it ended."""
+    _note(file, f"begin {run}")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.005)
+        yield Progress(2, 4, "on the way", {"run": run})
+    _note(file, f"end {run}")
+
+
+def _note(file: Path, line: str) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(handle, f"{line}\n".encode())
+    os.close(handle)
