@@ -189,3 +189,26 @@ async def test_a_damaged_result_is_a_failure_and_made_again_it_is_whole(
         await until(lambda: len(backend.deliveries) == 2)
         assert backend.deliveries[1]["status"] == "completed"
         assert backend.artifacts[result] == content[::-1]
+
+
+async def test_web_pages_and_malformed_hosts_reach_no_worker_without_a_token(
+    worker_of: Fleet, backend: FakeBackend
+) -> None:
+    async with worker_of(backend) as client:
+        for headers in (
+            {"host": "["},
+            {"host": "evil.example"},
+            {"origin": "http://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://["},
+        ):
+            answer = await client.ask("POST", "/api/v1/operations/op/cancel", **headers)
+            assert answer.status == 401, headers
+        assert (await client.ask("GET", "/api/v1/operations", origin="http://localhost:3000")).status == 200
+
+
+async def test_a_worker_reads_no_body_without_end(worker_of: Fleet, backend: FakeBackend) -> None:
+    async with worker_of(backend) as client:
+        body = {"task_id": "op", "spec": spec("x" * (5 << 20)).model_dump()}
+        answer = await client.ask("POST", "/backtests/start", body)
+        assert (answer.status, answer.json()["status"]) == (413, 413)

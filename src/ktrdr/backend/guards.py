@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hmac
 import re
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ktrdr.backend.config import BackendConfig, is_loopback
 from ktrdr.backend.problems import error_response, problem_response
 from ktrdr.errors import NotAuthorised
 from ktrdr.protocol.messages import Problem
+from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 
 __all__ = ["JSON_BODY_CAP", "Guard"]
 
@@ -48,7 +48,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
         else:
-            await self._app(scope, receive if raw else _capped(receive), send)
+            await self._app(scope, receive if raw else bounded(receive, JSON_BODY_CAP), send)
 
     def _foreign(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if not self._config.loopback_only:
@@ -56,7 +56,7 @@ class Guard:
         server = (scope.get("server") or ("",))[0]
         if server and _looks_like_address(server) and not is_loopback(server) and not self._config.api_token:
             return _problem(403, "forbidden", "This backend has no token and therefore serves loopback only.")
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = host_of(headers.get("host", ""))
         if not is_loopback(host):
             return _problem(
                 421,
@@ -64,7 +64,7 @@ class Guard:
                 f"This backend is bound to loopback and is not '{host[:100]}'; use 127.0.0.1 or localhost.",
             )
         origin = headers.get("origin")
-        if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
+        if origin is not None and not is_loopback(host_of_origin(origin)):
             return _problem(
                 403, "foreign-origin", f"Requests of pages from '{origin[:100]}' are not accepted."
             )
@@ -113,19 +113,6 @@ def _too_large(headers: Headers) -> ASGIApp | None:
     return _problem(
         413, "too-large", f"A JSON body may have up to {JSON_BODY_CAP} bytes, this one has {length}."
     )
-
-
-def _capped(receive: Receive) -> Receive:
-    """A body without a declared length ends, as if the client had gone, where it becomes too long."""
-    seen = 0
-
-    async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > JSON_BODY_CAP else message
-
-    return limited
 
 
 def _problem(status: int, slug: str, detail: str) -> ASGIApp:

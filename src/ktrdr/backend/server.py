@@ -13,6 +13,7 @@ from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import InvalidSetting
+from ktrdr.protocol.serving import PatientProtocol
 from ktrdr.settings import read_choice
 
 __all__ = ["listen", "run_backend"]
@@ -117,6 +118,7 @@ def run_backend(
     backend = Backend(config, parts)
     settings = uvicorn.Config(
         create_app(config, backend=backend),
+        http=PatientProtocol,
         access_log=access_log,
         timeout_graceful_shutdown=_STOP_S,
         timeout_keep_alive=30,

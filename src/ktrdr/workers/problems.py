@@ -6,7 +6,6 @@ import hmac
 import logging
 import math
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,9 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ktrdr import errors
 from ktrdr.errors import FieldError, InvalidInput, KtrdrError, NotAuthorised, Unavailable
 from ktrdr.protocol.messages import Problem, ProblemItem
+from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 from ktrdr.workers.settings import is_loopback
 
-__all__ = ["Guard", "install", "problem_response"]
+__all__ = ["JSON_BODY_CAP", "Guard", "install", "problem_response"]
+
+JSON_BODY_CAP = 4 << 20  # the backend takes requests of 1 MiB; a job's specification holds a bit more
 
 _STATUS: Mapping[type[KtrdrError], tuple[int, str]] = {
     errors.InvalidInput: (422, "The request is not valid"),
@@ -101,9 +103,11 @@ def install(app: FastAPI) -> None:
 
 
 class Guard:
-    """Before every route but ``/health``: a credential where the worker has one, a local Host where it has none.
+    """Before every route but ``/health``: a credential where the worker has one, a local Host and Origin where not.
 
-    The second keeps web pages (DNS rebinding) away from a worker that listens on loopback without a credential.
+    The second keeps web pages away from a worker that listens on loopback without a credential: a page may send
+    simple requests to any address, and read what comes back where a name of its own leads there (DNS rebinding).
+    Bodies are read up to ``JSON_BODY_CAP`` and for half a minute.
     """
 
     def __init__(self, app: ASGIApp, tokens: tuple[str, ...]) -> None:
@@ -116,12 +120,16 @@ class Guard:
             if refusal is not None:
                 await problem_response(refusal, scope["path"])(scope, receive, send)
                 return
+        if scope["type"] == "http":
+            receive = bounded(receive, JSON_BODY_CAP)
         await self._app(scope, receive, send)
 
     def _refusal(self, headers: Headers, server: str) -> KtrdrError | None:
         if not self._tokens:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            foreign = next((name for name in (host, server or host) if not is_loopback(name)), None)
+            host = host_of(headers.get("host", ""))
+            origin = headers.get("origin")
+            page = host if origin is None else host_of_origin(origin)
+            foreign = next((name for name in (host, server or host, page) if not is_loopback(name)), None)
             if foreign is None:
                 return None
             return NotAuthorised(

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from ktrdr.errors import InvalidInput, InvalidSetting
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
+from ktrdr.protocol.serving import PatientProtocol
 from ktrdr.workers.backtest_worker import BacktestWorker
 from ktrdr.workers.base import WorkerAPIBase
 from ktrdr.workers.capabilities import detect_capabilities
@@ -99,6 +100,7 @@ async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
     config = uvicorn.Config(
         worker.app,
         lifespan="on",
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

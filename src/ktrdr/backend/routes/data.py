@@ -12,13 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
-from ktrdr.errors import InvalidInput
+from ktrdr.errors import FieldError, InvalidInput
 from ktrdr.market.manifest import DatasetManifest
 from ktrdr.protocol.resources import DatasetList, DatasetView, ImportView
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["data"], responses=PROBLEMS)
+_LONGEST_NAME = 255
 _RAW = {
     "requestBody": {
         "required": True,
@@ -73,9 +74,7 @@ async def import_data(
 ) -> Response:
     """Import a file of bars; the request's body is the file. A file with faults is refused whole, with its rows
     named in ``errors``, unless ``policy`` says otherwise."""
-    name = Path(filename.replace("\\", "/")).name
-    if not name:
-        raise InvalidInput(f"'{filename}' is not the name of a file.")
+    name = _file_name(filename)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=services.scratch()) as folder:
         path = Path(folder) / name
         await _save(request, path, services.config.max_artifact_bytes)
@@ -89,6 +88,17 @@ async def import_data(
         )
     view = ImportView(**_view(manifest).model_dump(), report=report)
     return json_answer(view, request)
+
+
+def _file_name(told: str) -> str:
+    """The last part of a client's path, if a file can have that name here."""
+    name = told.replace("\\", "/").rpartition("/")[2]
+    if name in ("", ".", "..") or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
+        raise InvalidInput(
+            f"'{told[:100]}' is not the name of a file: up to {_LONGEST_NAME} bytes of printable characters.",
+            [FieldError("query/filename", "not the name of a file")],
+        )
+    return name
 
 
 async def _save(request: Request, path: Path, limit: int) -> None:
