@@ -29,7 +29,7 @@ def helps(command: click.Command, context: click.Context) -> Iterator[tuple[str,
 
 def render() -> str:
     """The page's text."""
-    root = click.Context(cli, info_name="ktrdr", max_content_width=100, terminal_width=100, color=False)
+    root = click.Context(cli, info_name="ktrdr", terminal_width=100, color=False, **cli.context_settings)
     parts = [HEAD]
     for path, text in helps(cli, root):
         body = "\n".join(line.rstrip() for line in text.splitlines())

@@ -7,6 +7,10 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the ``ktrdr`` command; exits with a code of ``ktrdr.cli.exits``."""
-    from ktrdr.cli.app import run  # lazy: keeps `import ktrdr.cli` free of side effects for the docs tools
-
+    try:
+        from ktrdr.cli.app import (
+            run,
+        )  # lazy: keeps `import ktrdr.cli` free of side effects for the docs tools
+    except KeyboardInterrupt:  # Ctrl-C before there is anything to interrupt
+        raise SystemExit(130) from None
     raise SystemExit(run())

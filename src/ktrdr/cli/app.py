@@ -13,7 +13,8 @@ from dataclasses import asdict
 
 import click
 
-from ktrdr.cli.exits import Exit, exit_code
+from ktrdr.cli.exits import Exit, Interrupted, exit_code
+from ktrdr.cli.output import is_terminal
 from ktrdr.errors import InvalidInput, KtrdrError, nearest
 
 __all__ = ["LazyGroup", "cli", "run"]
@@ -83,46 +84,62 @@ def cli() -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; every error becomes one message on stderr."""
+    """Run one command and return its exit code; every error becomes one message on stderr.
+
+    With ``--json`` the message is a JSON object in the form of the API's problems.
+    """
+    as_json = "--json" in (sys.argv if argv is None else argv)
     try:
         outcome = cli.main(
             args=None if argv is None else list(argv), prog_name="ktrdr", standalone_mode=False
         )
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is an error of this command, not of the interpreter's exit
         return outcome if isinstance(outcome, int) else Exit.DONE
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _usage(error, as_json)
     except (click.Abort, KeyboardInterrupt):
-        _say("Interrupted.")
-        return Exit.INTERRUPTED
+        return _report(Interrupted("Interrupted."), as_json)
     except KtrdrError as error:
-        _report(error, as_json="--json" in (sys.argv if argv is None else argv))
-        return exit_code(error)
-    except BrokenPipeError:
-        # The reader of our output went away (`ktrdr ... | head`); Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _report(error, as_json)
+    except SystemExit:
+        # Click's way to say that the reader of our output went away (`ktrdr ... | head`).
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        _trace()
+        where = f" ({error.filename})" if error.filename else ""
+        return _report(KtrdrError(f"The system refused: {error.strerror or error}{where}."), as_json)
     except Exception as error:  # the process edge: whatever is left is a defect of ours, and says so
-        if os.environ.get("KTRDR_LOG_LEVEL", "").upper() == "DEBUG":
-            traceback.print_exc()
-        _say(
-            f"Internal error, please report it: {type(error).__name__}: {error}\n"
-            "KTRDR_LOG_LEVEL=DEBUG shows where it happened."
-        )
-        return Exit.FAILED
+        _trace()
+        text = f"Internal error, please report it: {type(error).__name__}: {error}"
+        return _report(KtrdrError(f"{text}\nKTRDR_LOG_LEVEL=DEBUG shows where it happened."), as_json)
 
 
-def _report(error: KtrdrError, as_json: bool) -> None:
-    if not as_json:
-        _say(str(error))
-        return
-    problem: dict[str, object] = {"type": f"urn:ktrdr:problem:{error.slug}", "detail": error.message}
-    if isinstance(error, InvalidInput):
-        problem["errors"] = [asdict(fault) for fault in error.errors]
-    click.echo(json.dumps(problem), err=True)
+def _usage(error: click.ClickException, as_json: bool) -> int:
+    if as_json and not isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return _report(InvalidInput(error.format_message()), as_json)
+    error.show()
+    return error.exit_code
 
 
-def _say(text: str) -> None:
-    click.echo(f"ktrdr: {text}", err=True)
+def _report(error: KtrdrError, as_json: bool) -> Exit:
+    faults = error.errors if isinstance(error, InvalidInput) else ()
+    if as_json:
+        problem: dict[str, object] = {"type": f"urn:ktrdr:problem:{error.slug}", "detail": error.message}
+        if isinstance(error, InvalidInput):
+            problem["errors"] = [asdict(fault) for fault in faults]
+        click.echo(json.dumps(problem), err=True)
+    else:
+        if isinstance(error, Interrupted) and is_terminal(sys.stderr):
+            click.echo(err=True)  # the terminal shows ^C on the present line
+        # The API's sentence tells the first fault already, for those who read nothing else.
+        told = [f"  {fault}" for fault in faults if str(fault) not in error.message]
+        click.echo("\n".join([f"ktrdr: {error.message}", *told]), err=True)
+    return exit_code(error)
+
+
+def _trace() -> None:
+    if os.environ.get("KTRDR_LOG_LEVEL", "").upper() == "DEBUG":
+        traceback.print_exc()

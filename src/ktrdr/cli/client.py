@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from ktrdr import errors
-from ktrdr.errors import FieldError, InvalidInput, KtrdrError, ServerUnreachable
+from ktrdr.errors import FieldError, InvalidInput, InvalidSetting, KtrdrError, NoAnswer, ServerUnreachable
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Api", "Json"]
+__all__ = ["Api", "Json", "backend_urls", "reworded"]
 
 Json = Any  # parsed JSON; shapes are those of ktrdr.protocol.messages
+E = TypeVar("E", bound=KtrdrError)
 
 _PROBLEM = "urn:ktrdr:problem:"
+_PREFIX = "/api/v1"
 
 
 def _error_classes() -> dict[str, type[KtrdrError]]:
@@ -23,13 +26,45 @@ def _error_classes() -> dict[str, type[KtrdrError]]:
     return {c.slug: c for c in classes if isinstance(c, type) and issubclass(c, KtrdrError)}
 
 
+def backend_urls(text: str) -> list[str]:
+    """The URLs of one or several backends, separated by commas, without a trailing ``/`` or ``/api/v1``.
+
+    Raises
+    ------
+    InvalidSetting
+        If one of them is no HTTP URL, or there is none.
+    """
+    urls = [_backend_url(part.strip()) for part in text.split(",") if part.strip()]
+    if not urls:
+        raise InvalidSetting(f"'{text}' names no backend. Example: http://127.0.0.1:8000")
+    return urls
+
+
+def _backend_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sound = sound and text.isascii() and not any(character.isspace() for character in text)
+    except ValueError:  # a port that is no number, a bracket that is never closed
+        sound = False
+    if not sound:
+        bare = "://" not in text and not text.startswith("/")
+        hint = f"did you mean http://{text}?" if bare and ":" in text else "Example: http://127.0.0.1:8000"
+        raise InvalidSetting(f"'{text}' is not the URL of a backend; {hint}")
+    return text.rstrip("/").removesuffix(_PREFIX)
+
+
 class Api:
     """A client of the backend; ``url`` may list several backends separated by commas, tried in order.
 
     Raises
     ------
+    InvalidSetting
+        If ``url`` is none.
     ServerUnreachable
-        If none of them answers.
+        If none of them answers, or what answers is no ktrdr backend.
+    NoAnswer
+        If a request was sent and no answer came: it may have been carried out.
     KtrdrError
         The class that the answer's problem names, with its message and errors.
     """
@@ -37,11 +72,12 @@ class Api:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 10.0) -> None:
         import httpx  # lazy: `--help` of a command must not pay for it
 
-        self.urls = [part.strip().rstrip("/") for part in url.split(",") if part.strip()]
+        self.urls = backend_urls(url)
         self.token = token
+        self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # trust_env=False: a proxy variable must not carry loopback traffic or the token elsewhere
-        self._http = httpx.Client(headers=headers, timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(headers=headers, trust_env=False)
 
     def __enter__(self) -> Api:
         return self
@@ -51,33 +87,68 @@ class Api:
 
     def get(self, path: str, **params: Any) -> Json:
         """GET below /api/v1; parameters that are None are left out."""
-        return self.request("GET", path, params=params).json()
+        return _object(self.request("GET", path, params=params))
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, **params: Any) -> Json:
         """POST a JSON body; values that are None are left out."""
         payload = None if body is None else {k: v for k, v in body.items() if v is not None}
-        return self.request("POST", path, params=params, json=payload).json()
+        return _object(self.request("POST", path, params=params, json=payload))
+
+    def upload(
+        self, path: str, content: Any, *, timeout_s: float, headers: Mapping[str, str], **params: Any
+    ) -> Json:
+        """POST a file."""
+        answer = self.request(
+            "POST", path, params=params, content=content, timeout_s=timeout_s, headers=dict(headers)
+        )
+        return _object(answer)
 
     def delete(self, path: str) -> None:
-        """DELETE; the answer's body is of no interest."""
-        self.request("DELETE", path)
+        """DELETE; a backend's answer to it is empty."""
+        answer = self.request("DELETE", path)
+        if answer.status_code != 204:
+            raise _stranger(answer)
 
     def request(
-        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        **options: Any,
     ) -> httpx.Response:
         """One request; see the class for what it raises."""
         import httpx  # lazy, see above
 
         query = {k: v for k, v in (params or {}).items() if v is not None}
+        patience_s = timeout_s or self._timeout_s
+
+        def send(url: str) -> httpx.Response:
+            return self._http.request(
+                method, f"{url}{_PREFIX}{path}", params=query, timeout=patience_s, **options
+            )
+
         for url in self.urls:
             try:
-                answer = self._http.request(method, f"{url}/api/v1{path}", params=query, **options)
+                try:
+                    answer = send(url)
+                except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                    if method != "GET":
+                        raise
+                    answer = send(
+                        url
+                    )  # a restarted backend knows nothing of the connection that was kept open
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue  # the request did not leave; the next backend may have it
             except httpx.TimeoutException:
-                raise ServerUnreachable(
-                    f"The backend at {url} did not answer in time. Is it overloaded or stopped?"
+                raise NoAnswer(
+                    f"The backend at {url} did not answer within {patience_s:.0f} s. Is it overloaded or stopped?"
                 ) from None
-            except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol):
-                continue
+            except httpx.TransportError as error:
+                raise NoAnswer(
+                    f"The connection to {url} broke off ({error}). Is a ktrdr backend there, and did it just restart?"
+                ) from None
             if answer.is_error:
                 raise _problem(answer)
             return answer
@@ -86,35 +157,61 @@ class Api:
             "or point KTRDR_API_URL or --api-url at yours."
         )
 
-    def pages(self, path: str, key: str, limit: int, **params: Any) -> Iterator[Json]:
-        """Items of a paged list, at most ``limit``, fetching pages as needed."""
+    def pages(
+        self, path: str, key: str, limit: float = float("inf"), *, page: int = 200, **params: Any
+    ) -> Iterator[Json]:
+        """Items of a paged list, at most ``limit``, fetching pages of ``page`` items as needed."""
         cursor = None
         while limit > 0:
-            page = self.get(path, limit=min(limit, 200), cursor=cursor, **params)
-            yield from page[key][:limit]
-            limit -= len(page[key])
-            cursor = page.get("next_cursor")
+            answer = self.get(path, limit=int(min(limit, page)), cursor=cursor, **params)
+            for item in answer[key]:
+                yield item
+                limit -= 1
+            cursor = answer.get("next_cursor")
             if cursor is None:
                 return
+
+
+def reworded(error: E, message: str) -> E:
+    """The same error with another message."""
+    Exception.__init__(error, message)
+    error.message = message
+    return error
+
+
+def _object(answer: httpx.Response) -> Json:
+    """The JSON object that every answer of a backend is."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise _stranger(answer)
+    return body
+
+
+def _stranger(answer: httpx.Response) -> ServerUnreachable:
+    kind = answer.headers.get("content-type", "no type").split(";")[0]
+    return ServerUnreachable(
+        f"What answers at {answer.request.url} is not a ktrdr backend (status {answer.status_code}, {kind}). "
+        "Point KTRDR_API_URL or --api-url at yours, or start one with 'ktrdr up'."
+    )
 
 
 def _problem(answer: httpx.Response) -> KtrdrError:
     try:
         body = answer.json()
-        slug = str(body.get("type", "")).removeprefix(_PROBLEM)
+        slug = body["type"].removeprefix(_PROBLEM)
         detail = str(body.get("detail") or body.get("title"))
         faults = [
             FieldError(e["pointer"], e["message"], e.get("line"), e.get("column"))
             for e in body.get("errors", [])
         ]
     except (ValueError, AttributeError, KeyError, TypeError):
-        slug, faults = "", []
-        detail = f"{answer.request.url} answered {answer.status_code} without a ktrdr problem; is it a ktrdr backend?"
+        return _stranger(answer)
     cls = _error_classes().get(slug, KtrdrError)
     # The classes' own constructors compose messages; here the message is already composed by the backend.
-    error = cls.__new__(cls)
-    Exception.__init__(error, detail)
-    error.message = detail
+    error = reworded(cls.__new__(cls), detail)
     if isinstance(error, InvalidInput):
         error.errors = tuple(faults)
     return error

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from ktrdr import errors
 
-__all__ = ["Exit", "exit_code"]
+__all__ = ["Exit", "Interrupted", "exit_code"]
 
 
 class Exit(IntEnum):
@@ -21,6 +21,12 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class Interrupted(errors.KtrdrError):
+    """Ctrl-C, and what it left going on."""
+
+    slug = "interrupted"
+
+
 _TABLE: dict[type[errors.KtrdrError], Exit] = {
     errors.KtrdrError: Exit.FAILED,
     errors.InvalidInput: Exit.INVALID,
@@ -28,6 +34,7 @@ _TABLE: dict[type[errors.KtrdrError], Exit] = {
     errors.NotFound: Exit.NOT_FOUND,
     errors.NotAuthorised: Exit.NOT_AUTHORISED,
     errors.ServerUnreachable: Exit.UNREACHABLE,
+    Interrupted: Exit.INTERRUPTED,
 }
 
 

@@ -8,6 +8,7 @@ supervisor has: when the supervisor dies, however it dies, the parts stop.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -36,13 +37,14 @@ _PER_PART = ("WORKER_ID", "WORKER_IP", "WORKER_PORT", "WORKER_ENDPOINT_URL")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPlan:
-    """What to start, and where it keeps its things."""
+    """What to start, and where it keeps its things; ``without`` names settings that the parts shall not see."""
 
     home: Path
     host: str = "127.0.0.1"
     port: int = 8000
     training_workers: int = 1
     backtesting_workers: int = 2
+    without: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Fleet:
     Raises
     ------
     InvalidSetting
-        If the port is taken.
+        If the address cannot be listened on, or a part refuses its settings.
     Conflict
         If another fleet runs in the same home.
     KtrdrError
@@ -87,7 +89,11 @@ class Fleet:
         self._plan, self._say = plan, say
         self._parts: list[_Part] = []
         self._lock = _lock_home(plan.home)
-        self._socket = _bind(plan.host, plan.port)
+        try:
+            self._socket = _bind(plan.host, plan.port)
+        except BaseException:
+            self._lock.close()
+            raise
         self._alive_read, self._alive_write = os.pipe()
         port = self._socket.getsockname()[1]
         self.url = f"http://{f'[{plan.host}]' if ':' in plan.host else plan.host}:{port}"
@@ -152,7 +158,7 @@ class Fleet:
     def _part(
         self, name: str, arguments: tuple[str, ...], extra: Mapping[str, str], inherited: tuple[int, ...] = ()
     ) -> _Part:
-        environment = {k: v for k, v in os.environ.items() if k not in _PER_PART}
+        environment = {k: v for k, v in os.environ.items() if k not in (*_PER_PART, *self._plan.without)}
         environment |= {"KTRDR_HOME": str(self._plan.home), "KTRDR_API_URL": self.url, **extra}
         log = self._plan.home / "logs" / f"{name.replace(' ', '-')}.log"
         command = (*arguments, "--parent-fd", str(self._alive_read))
@@ -181,9 +187,7 @@ class Fleet:
             while time.monotonic() < deadline:
                 for part in self._parts:
                     if part.process is not None and (code := part.process.poll()) is not None:
-                        raise KtrdrError(
-                            f"The {part.name} ended at once with exit code {code}:\n{part.tail()}"
-                        )
+                        raise _ended_at_once(part, code)
                 try:
                     registered = api.get("/workers", status="available")["total"]
                 except ServerUnreachable:
@@ -211,6 +215,12 @@ class Fleet:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         when = "restarting it" if not pause else f"restarting it in {pause:.0f} s"
         self._say(f"The {part.name} (pid {part.process.pid}) ended with {how}; {when}. Its log: {part.log}")
+
+
+def _ended_at_once(part: _Part, code: int) -> KtrdrError:
+    # 2 is what a part says to settings it cannot use (ktrdr.cli.exits)
+    kind = InvalidSetting if code == 2 else KtrdrError
+    return kind(f"The {part.name} ended at once with exit code {code}:\n{part.tail()}")
 
 
 @contextlib.contextmanager
@@ -259,10 +269,11 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise InvalidSetting(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with --port, "
-            "or stop the process that uses this one."
-        ) from None
+        remedy = {
+            errno.EADDRINUSE: "Choose another port with --port, or stop the process that uses this one.",
+            errno.EACCES: "Ports below 1024 need privileges: choose another one with --port.",
+        }.get(error.errno or 0, "Give an address of this machine with --host, such as 127.0.0.1.")
+        raise InvalidSetting(f"Cannot listen on {host}:{port}: {error.strerror}. {remedy}") from None
     return listener
 
 

@@ -1,8 +1,10 @@
-"""Options that several commands share, and the session they open."""
+"""Options that several commands share, what they accept, and the session they open."""
 
 from __future__ import annotations
 
 import functools
+import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,9 +13,40 @@ import click
 from ktrdr.cli.output import Output
 from ktrdr.settings import api_token, api_url
 
-__all__ = ["api_command", "json_option", "start_options"]
+__all__ = ["a_name", "a_number", "api_command", "json_option", "start_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def a_name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Checks an id, symbol or other name that becomes part of a URL's path, and therefore cannot lead elsewhere."""
+    if re.fullmatch(r"[A-Za-z0-9^._=-]+", value) and value.strip("."):
+        return value
+    raise click.BadParameter(f"'{value}' is not a name: use letters, digits and ^ . _ = - only.")
+
+
+def a_number(
+    example: str, *, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """Checks for a finite number between limits; the message gives ``example``."""
+    limits = [
+        f"{word} {limit:g}"
+        for word, limit in (("above", above), ("of at least", least), ("below", below))
+        if math.isfinite(limit)
+    ]
+
+    def convert(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+        if value is None:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number) and above < number < below and number >= least:
+            return number
+        raise click.BadParameter(f"'{value}' is not a number {' and '.join(limits)}, such as {example}.")
+
+    return convert
 
 
 def json_option(function: F) -> F:
@@ -38,7 +71,7 @@ def api_command(function: F) -> F:
     def wrapped(*args: Any, api_url: str | None, **kwargs: Any) -> Any:
         from ktrdr.cli.client import Api  # lazy: httpx is loaded only by commands that call the backend
 
-        with Api(api_url or _default_url(), api_token()) as api:
+        with Api(_default_url() if api_url is None else api_url, api_token()) as api:
             return function(*args, api=api, **kwargs)
 
     return wrapped  # type: ignore[return-value]
@@ -56,7 +89,7 @@ def start_options(function: F) -> F:
         click.option(
             "--reject-when-busy", is_flag=True, help="Fail instead of queueing when all workers are busy."
         ),
-        click.option("--priority", type=int, help="Higher runs earlier. Default 0."),
+        click.option("--priority", type=click.IntRange(-1000, 1000), help="Higher runs earlier. Default 0."),
     ):
         function = option(function)
     return function

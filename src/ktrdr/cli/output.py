@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from ktrdr.cli.tables import figure, table_lines
+from ktrdr.errors import InvalidInput
 
-__all__ = ["Output", "figure"]
+__all__ = ["Output", "day_and_time", "figure", "is_terminal", "write_file"]
 
-_PIPE_WIDTH = 200  # a table in a pipe must not be cut to a terminal's width that nobody has
+
+def day_and_time(stamp: str) -> str:
+    """``2026-01-31 14:05`` of an ISO stamp in UTC."""
+    return stamp[:16].replace("T", " ")
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """True for a terminal that can move its cursor; a stream may be closed (None), which is none."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Output:
@@ -27,12 +37,7 @@ class Output:
     @property
     def animated(self) -> bool:
         """True where a moving line is welcome: stdout and stderr are a terminal and JSON was not asked for."""
-        return (
-            not self.as_json
-            and sys.stdout.isatty()
-            and sys.stderr.isatty()
-            and os.environ.get("TERM") != "dumb"
-        )
+        return not self.as_json and is_terminal(sys.stdout) and is_terminal(sys.stderr)
 
     def result(self, data: Any, *lines: str) -> None:
         """The result of a command: ``data`` with --json, else the lines."""
@@ -48,21 +53,26 @@ class Output:
             click.echo(text, err=True)
 
     def table(
-        self, data: Any, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str = "Nothing yet."
+        self,
+        data: Any,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        *,
+        empty: str = "Nothing yet.",
+        spare: Sequence[str] = (),
     ) -> None:
-        """A list: ``data`` with --json, else a table; ``empty`` where there are no rows."""
+        """A list: ``data`` with --json, else a table; ``empty`` where there are no rows.
+
+        ``spare`` names the columns that a narrow terminal may do without, the most dispensable first.
+        """
         if self.as_json or not rows:
             self.result(data, empty)
             return
-        from rich.table import Table  # lazy: rich is loaded only when a table is printed
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for position, name in enumerate(columns):
-            numeric = all(_is_figure(row[position]) for row in rows)
-            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(figure(value) for value in row))
-        self.console().print(table)
+        terminal = is_terminal(sys.stdout)
+        width = shutil.get_terminal_size().columns if terminal else None
+        head, *lines = table_lines(columns, rows, width=width, spare=spare)
+        plain = not terminal or os.environ.get("NO_COLOR")
+        self.result(data, head if plain else click.style(head, bold=True), *lines)
 
     def mapping(self, data: Any, values: Mapping[str, Any]) -> None:
         """One thing: ``data`` with --json, else its fields, one a line."""
@@ -71,34 +81,26 @@ class Output:
             data, *(f"{key:<{width}}  {figure(value)}" for key, value in values.items() if value is not None)
         )
 
-    def console(self) -> Console:
-        """A rich console on stdout that keeps its width in a pipe; NO_COLOR is rich's own rule."""
-        from rich.console import Console  # lazy, see above
 
-        return Console(
-            width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False
-        )
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; a device such as ``/dev/stdout`` is written as it is.
 
-
-def _is_figure(value: object) -> bool:
-    """Numbers, and texts that are made of one (``+1.20 %``): these line up at the right."""
-    if isinstance(value, str):
-        return not value.strip(" +-–0123456789.,%")
-    return isinstance(value, int | float | None)
-
-
-def figure(value: Any) -> str:
-    """A value as people read it: four significant decimals, thousands separated, '-' for what is undefined."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.2f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) < 1 else f"{value:.3f}"
-    if isinstance(value, list | tuple):
-        return ", ".join(figure(v) for v in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {figure(v)}" for k, v in value.items())
-    return str(value)
+    Raises
+    ------
+    InvalidInput
+        If it cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot write '{path}': {error.strerror}. Choose another place by --output."
+        ) from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ktrdr.artifacts import ArtifactStore, FileArtifactStore
 from ktrdr.cli.client import Api, Json
+from ktrdr.cli.output import write_file
 from ktrdr.errors import Conflict, InvalidInput
 from ktrdr.market.manifest import load_dataset
 from ktrdr.models.bundle import load_bundle
@@ -17,7 +17,7 @@ from ktrdr.reports.data import ReportData
 from ktrdr.strategies.parse import parse_strategy
 from ktrdr.timeframe import Timeframe
 
-__all__ = ["write_report"]
+__all__ = ["prepare_folder", "write_report"]
 
 
 def write_report(api: Api, operation_id: str, folder: Path) -> tuple[Path, Path]:
@@ -36,6 +36,7 @@ def write_report(api: Api, operation_id: str, folder: Path) -> tuple[Path, Path]
             f"Operation {operation_id} is a {operation['operation_type']} operation that is {operation['status']}; "
             "a report needs a completed backtest."
         )
+    prepare_folder(folder)
     from ktrdr.reports.html import build_html  # lazy: plotly and matplotlib are loaded only for a report
     from ktrdr.reports.png import build_png
 
@@ -44,10 +45,28 @@ def write_report(api: Api, operation_id: str, folder: Path) -> tuple[Path, Path]
         data = _report_data(
             api.get(f"/operations/{operation_id}/spec")["spec"], operation["artifacts"], artifacts
         )
-        page, picture = folder / "report.html", folder / "report.png"
-        _write(page, build_html(data).encode())
-        _write(picture, build_png(data))
-    return page, picture
+        contents = {"report.html": build_html(data).encode(), "report.png": build_png(data)}
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return folder / "report.html", folder / "report.png"
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a report.
+
+    Raises
+    ------
+    InvalidInput
+        If it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot write to '{folder}': {error.strerror}. Choose another folder by --output."
+        ) from None
 
 
 def _report_data(spec: Json, stored: Mapping[str, str], artifacts: ArtifactStore) -> ReportData:
@@ -61,15 +80,3 @@ def _report_data(spec: Json, stored: Mapping[str, str], artifacts: ArtifactStore
         strategy=parse_strategy(bundle.strategy, source=bundle.strategy_name),
         training=bundle.training.model_dump(mode="json"),
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InvalidInput(
-            f"Cannot write '{path}': {error.strerror}. Choose another folder by --output."
-        ) from None

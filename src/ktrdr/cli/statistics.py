@@ -1,11 +1,18 @@
-"""The statistics table of a backtest, strategy beside buy-and-hold."""
+"""What an operation came to: the statistics table of a backtest, the summary of anything else."""
 
 from __future__ import annotations
 
 from ktrdr.cli.client import Json
 from ktrdr.cli.output import Output
 
-__all__ = ["print_statistics"]
+__all__ = ["print_statistics", "print_summary"]
+
+
+def print_summary(out: Output, operation: Json) -> None:
+    """Print the figures of a finished operation, names first."""
+    summary = operation["result_summary"] or {}
+    names = {key: summary[key] for key in ("model_id",) if key in summary}
+    out.mapping(operation, {"operation": operation["operation_id"], **names, **summary})
 
 
 def print_statistics(out: Output, result: Json) -> None:

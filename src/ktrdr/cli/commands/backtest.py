@@ -5,13 +5,16 @@ from __future__ import annotations
 import click
 
 from ktrdr.cli.client import Api
-from ktrdr.cli.commands.strategies import read_strategy
+from ktrdr.cli.commands.operations import cancel_operation
+from ktrdr.cli.commands.strategies import explained, read_strategy
 from ktrdr.cli.follow import submit
-from ktrdr.cli.options import api_command, start_options
+from ktrdr.cli.options import a_name, a_number, api_command, start_options
 from ktrdr.cli.output import Output
 from ktrdr.cli.statistics import print_statistics
 
 __all__ = ["backtest"]
+
+_DEAR = 0.02  # a share beyond this was more likely meant as a percentage or an amount
 
 
 @click.group()
@@ -26,11 +29,24 @@ def backtest() -> None:
 @click.option("--timeframe", help="Default: the strategy's.")
 @click.option("--start", help="First date, e.g. 2015-01-01; bars before it feed the warm-up.")
 @click.option("--end", help="Last date.")
-@click.option("--capital", type=float, help="Initial capital. Default: the strategy's.")
 @click.option(
-    "--commission", type=float, help="Share of the traded value, e.g. 0.001. Default: the strategy's."
+    "--capital",
+    metavar="FLOAT",
+    callback=a_number("100000", above=0, below=1e15),
+    help="Initial capital. Default: the strategy's.",
 )
-@click.option("--slippage", type=float, help="Share of the price, e.g. 0.0005. Default: the strategy's.")
+@click.option(
+    "--commission",
+    metavar="FLOAT",
+    callback=a_number("0.001 for 0.1 %", least=0, below=1),
+    help="Share of the traded value, e.g. 0.001. Default: the strategy's.",
+)
+@click.option(
+    "--slippage",
+    metavar="FLOAT",
+    callback=a_number("0.0005 for 5 basis points", least=0, below=1),
+    help="Share of the price, e.g. 0.0005. Default: the strategy's.",
+)
 @start_options
 @api_command
 def run(
@@ -64,9 +80,13 @@ def run(
         "when_busy": "reject" if reject_when_busy else None,
         "priority": priority,
     }
-    operation = submit(
-        api, out, "/backtests/start", body, detach=detach, cancel_on_interrupt=cancel_on_interrupt
-    )
+    for name, share in (("commission", commission), ("slippage", slippage)):
+        if share is not None and share > _DEAR:
+            out.note(f"Note: --{name} {share:g} takes {100 * share:g} % of each trade's value.")
+    with explained(strategy):
+        operation = submit(
+            api, out, "/backtests/start", body, detach=detach, cancel_on_interrupt=cancel_on_interrupt
+        )
     if operation is None:
         return
     results = api.get(f"/operations/{operation['operation_id']}/results")
@@ -78,9 +98,8 @@ def run(
 
 
 @backtest.command("cancel")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @api_command
 def cancel(operation_id: str, api: Api, out: Output) -> None:
     """Cancel a backtest."""
-    answer = api.post(f"/operations/{operation_id}/cancel")
-    out.result(answer, f"{operation_id} is {answer['status']}.")
+    cancel_operation(api, out, operation_id)

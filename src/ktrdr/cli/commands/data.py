@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from ktrdr.cli.client import Api, Json
-from ktrdr.cli.options import api_command
+from ktrdr.cli.options import a_name, api_command
 from ktrdr.cli.output import Output
 from ktrdr.errors import InvalidInput
 
@@ -35,31 +35,34 @@ def data() -> None:
     show_default=True,
     help="What to do with bad rows; anything but refuse is recorded with the data.",
 )
+@click.option("--time-zone", metavar="ZONE", help="Of stamps without an offset, e.g. America/New_York.")
 @api_command
 def import_(
-    file: Path, symbol: str, timeframe: str, calendar: str | None, policy: str, api: Api, out: Output
+    file: Path,
+    symbol: str,
+    timeframe: str,
+    calendar: str | None,
+    policy: str,
+    time_zone: str | None,
+    api: Api,
+    out: Output,
 ) -> None:
     """Import a CSV (also .gz) or Parquet FILE of bars."""
-    if not file.is_file():
-        raise InvalidInput(f"'{file}' is not a file. Give the path of a CSV, CSV.gz or Parquet file.")
-    query = {
-        "symbol": symbol,
-        "timeframe": timeframe,
-        "calendar": calendar,
-        "policy": policy,
-        "filename": file.name,
-    }
-    with file.open("rb") as content:
-        answer = api.request(
-            "POST",
+    with _opened(file) as content:
+        answer = api.upload(
             "/data/import",
-            params=query,
-            content=content,
+            content,
+            timeout_s=_UPLOAD_TIMEOUT_S,
             headers={"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)},
-            timeout=_UPLOAD_TIMEOUT_S,
-        ).json()
-    remarks = [f"  {remark}" for remark in answer.get("notes", [])]
-    out.result(answer, _line("Imported", answer), *remarks)
+            symbol=symbol,
+            timeframe=timeframe,
+            calendar=calendar,
+            policy=policy,
+            time_zone=time_zone,
+            filename=file.name,
+        )
+    _, *seen = answer["report"]  # its first line says what the line below says
+    out.result(answer, _line("Imported", answer), *(f"  {remark}" for remark in seen))
 
 
 @data.command("samples")
@@ -84,8 +87,8 @@ def list_(api: Api, out: Output) -> None:
 
 
 @data.command("show")
-@click.argument("symbol")
-@click.argument("timeframe")
+@click.argument("symbol", callback=a_name)
+@click.argument("timeframe", callback=a_name)
 @api_command
 def show(symbol: str, timeframe: str, api: Api, out: Output) -> None:
     """Show one dataset: range, source, licence, digest."""
@@ -94,13 +97,25 @@ def show(symbol: str, timeframe: str, api: Api, out: Output) -> None:
 
 
 @data.command("delete")
-@click.argument("symbol")
-@click.argument("timeframe")
+@click.argument("symbol", callback=a_name)
+@click.argument("timeframe", callback=a_name)
 @api_command
 def delete(symbol: str, timeframe: str, api: Api, out: Output) -> None:
     """Delete one dataset from the store; operations already submitted keep their copy."""
     api.delete(f"/data/{symbol}/{timeframe}")
     out.result({"deleted": f"{symbol}/{timeframe}"}, f"Deleted {symbol} {timeframe}.")
+
+
+def _opened(file: Path) -> BinaryIO:
+    what = "Give the path of a CSV, CSV.gz or Parquet file."
+    if not file.is_file():
+        raise InvalidInput(f"'{file}' is not a file. {what}")
+    try:
+        if not file.stat().st_size:
+            raise InvalidInput(f"'{file}' is empty. Export or download it again.")
+        return file.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"Cannot read '{file}': {error.strerror}.") from None
 
 
 def _row(item: Json) -> list[Any]:
@@ -109,4 +124,5 @@ def _row(item: Json) -> list[Any]:
 
 def _line(verb: str, item: Json) -> str:
     span = f"{str(item['start'])[:10]} to {str(item['end'])[:10]}"
-    return f"{verb} {item['symbol']} {item['timeframe']}: {item['rows']:,} bars, {span}, calendar {item['calendar']}"
+    bars = f"{item['rows']:,} bar{'' if item['rows'] == 1 else 's'}"
+    return f"{verb} {item['symbol']} {item['timeframe']}: {bars}, {span}"

@@ -36,14 +36,21 @@ def demo(strategy: str, output: Path) -> None:
     afterwards; trains on the strategy's training dates, backtests on dates the model never saw, and writes a
     report. Needs no network.
     """
+    from ktrdr.cli.reporting import prepare_folder, write_report  # lazy: loads models, market data and plots
+
     started = time.monotonic()
+    first_unseen = _first_unseen_day(strategy)
+    prepare_folder(output)
     home = Path(tempfile.mkdtemp(prefix="ktrdr-demo-"))
+    plan = FleetPlan(home=home, port=0, without=_THE_USERS)
     try:
-        with termination_as_interrupt(), Fleet(FleetPlan(home=home, port=0), say=click.echo) as fleet:
+        with termination_as_interrupt(), Fleet(plan, say=click.echo) as fleet:
             _step(1, "Starting a backend, 1 training and 2 backtesting workers on this machine")
             fleet.start()
             with Api(fleet.url, api_token()) as api:
-                page, picture = _show(api, strategy, output)
+                operation_id = _show(api, strategy, first_unseen)
+                _step(5, "Writing the report")
+                page, picture = write_report(api, operation_id, output)
             _step(6, "Stopping the fleet")
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -51,14 +58,14 @@ def demo(strategy: str, output: Path) -> None:
     click.echo("Next: 'ktrdr up' keeps a fleet running; the README's tour goes on from there.")
 
 
-def _show(api: Api, strategy: str, output: Path) -> tuple[Path, Path]:
+def _show(api: Api, strategy: str, first_unseen: str) -> str:
+    """Steps 2 to 4; returns the backtest's id."""
     out = Output()
     _step(2, "Importing the bundled real prices")
     for item in api.post("/data/samples")["items"]:
         click.echo(
             f"      {item['symbol']} {item['timeframe']}: {item['rows']:,} bars, {item['start'][:10]} to {item['end'][:10]}"
         )
-    first_unseen = _first_unseen_day(strategy)
     _step(3, f"Training '{strategy}' on the dates before {first_unseen}")
     body = {"strategy_name": strategy}
     trained = _done(submit(api, out, "/trainings/start", body, detach=False, cancel_on_interrupt=True))
@@ -72,12 +79,10 @@ def _show(api: Api, strategy: str, output: Path) -> tuple[Path, Path]:
     click.echo(f"      by worker {tested['worker_id']}\n")
     print_statistics(out, api.get(f"/operations/{tested['operation_id']}/results")["result"])
     click.echo("")
-    _step(5, "Writing the report")
-    from ktrdr.cli.reporting import write_report  # lazy: loads models, market data and plots
-
-    return write_report(api, tested["operation_id"], output)
+    return str(tested["operation_id"])
 
 
+_THE_USERS = ("KTRDR_DATABASE_URL", "KTRDR_ALLOWED_WORKER_NETWORKS")  # the demo's fleet is nobody else's
 _TOLD = ("model_id", "best_epoch", "val_loss", "test_accuracy")
 
 

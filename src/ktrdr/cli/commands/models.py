@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from datetime import date, timedelta
+
 import click
 
 from ktrdr.cli.client import Api
-from ktrdr.cli.commands.strategies import read_strategy
+from ktrdr.cli.commands.strategies import explained, read_strategy
 from ktrdr.cli.follow import submit
-from ktrdr.cli.options import api_command, start_options
-from ktrdr.cli.output import Output, figure
+from ktrdr.cli.options import a_name, api_command, start_options
+from ktrdr.cli.output import Output, day_and_time, figure
+from ktrdr.cli.statistics import print_summary
 
 __all__ = ["models"]
 
@@ -26,8 +30,8 @@ def models() -> None:
 @click.option("--timeframe", "timeframes", multiple=True, help="Instead of the document's timeframe.")
 @click.option("--start", help="First date to train on, e.g. 2000-01-01. Default: the document's.")
 @click.option("--end", help="Last date to train on. Default: the document's.")
-@click.option("--seed", type=int, help="Instead of the document's seed.")
-@click.option("--require-gpu", is_flag=True, help="Wait for a GPU worker rather than train on a CPU.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Instead of the document's seed.")
+@click.option("--require-gpu", is_flag=True, help="Only on a GPU worker; fails where none is registered.")
 @start_options
 @api_command
 def train(
@@ -57,13 +61,22 @@ def train(
         "when_busy": "reject" if reject_when_busy else None,
         "priority": priority,
     }
-    operation = submit(
-        api, out, "/trainings/start", body, detach=detach, cancel_on_interrupt=cancel_on_interrupt
-    )
-    if operation is not None:
-        out.mapping(
-            operation, {"operation": operation["operation_id"], **(operation["result_summary"] or {})}
+    with explained(strategy):
+        operation = submit(
+            api, out, "/trainings/start", body, detach=detach, cancel_on_interrupt=cancel_on_interrupt
         )
+    if operation is not None:
+        print_summary(out, operation)
+        _tell_next(api, out, strategy, operation["operation_id"])
+
+
+def _tell_next(api: Api, out: Output, strategy: str, operation_id: str) -> None:
+    """The command that tests the model on the first dates it has not seen."""
+    spec = api.get(f"/operations/{operation_id}/spec")["spec"]
+    if spec["end_date"] is not None:
+        unseen = date.fromisoformat(spec["end_date"]) + timedelta(days=1)
+        other = "" if spec["timeframes"] == ["1d"] else f" --timeframe {spec['timeframes'][0]}"
+        out.note(f"Next: ktrdr backtest run --strategy {shlex.quote(strategy)}{other} --start {unseen}")
 
 
 @models.command("list")
@@ -73,17 +86,18 @@ def list_(strategy: str | None, api: Api, out: Output) -> None:
     """List trained models, newest first."""
     answer = api.get("/models", strategy_name=strategy)
     rows = [
-        (m["model_id"], m["strategy_name"], m["symbols"], m["timeframes"], m["created_at"][:19])
+        (m["model_id"], m["strategy_name"], m["symbols"], m["timeframes"], day_and_time(m["created_at"]))
         for m in answer["items"]
     ]
-    columns = ("model_id", "strategy", "symbols", "timeframes", "created")
-    out.table(
-        answer, columns, rows, empty="No models yet. Train one: ktrdr models train --strategy sp500_trend"
-    )
+    columns = ("model_id", "strategy", "symbols", "timeframes", "created (UTC)")
+    whose = f"No model of a strategy '{strategy}'" if strategy else "No models yet"
+    train = f"ktrdr models train --strategy {shlex.quote(strategy or 'sp500_trend')}"
+    empty = f"{whose}. Train one: {train}"
+    out.table(answer, columns, rows, empty=empty, spare=("strategy", "created (UTC)"))
 
 
 @models.command("show")
-@click.argument("model_id")
+@click.argument("model_id", callback=a_name)
 @api_command
 def show(model_id: str, api: Api, out: Output) -> None:
     """Show a model: what it was trained on, with what result."""
@@ -93,7 +107,7 @@ def show(model_id: str, api: Api, out: Output) -> None:
 
 
 @models.command("signal")
-@click.argument("model_id")
+@click.argument("model_id", callback=a_name)
 @click.option("--symbol", required=True, help="Whose newest bar to judge.")
 @api_command
 def signal(model_id: str, symbol: str, api: Api, out: Output) -> None:
@@ -102,7 +116,7 @@ def signal(model_id: str, symbol: str, api: Api, out: Output) -> None:
     memberships = [f"  {name:<40} {figure(value)}" for name, value in answer["memberships"].items()]
     out.result(
         answer,
-        f"{answer['symbol']} {answer['timeframe']} at the close of {answer['time'][:19]}: "
+        f"{answer['symbol']} {answer['timeframe']} at the close of {day_and_time(answer['time'])} UTC: "
         f"{answer['action']} (confidence {figure(answer['confidence'])})",
         *(f"  {name:<6} {figure(value)}" for name, value in answer["probabilities"].items()),
         "Inputs:",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ktrdr.cli.client import Api, Json
 from ktrdr.cli.follow import follow
-from ktrdr.cli.options import api_command
-from ktrdr.cli.output import Output
-from ktrdr.cli.statistics import print_statistics
+from ktrdr.cli.options import a_name, api_command
+from ktrdr.cli.output import Output, day_and_time, figure, write_file
+from ktrdr.cli.statistics import print_statistics, print_summary
+from ktrdr.errors import Conflict, InvalidInput
 
-__all__ = ["operations"]
+__all__ = ["cancel_operation", "operations"]
 
+_ROWS_A_PAGE = 10_000  # the most that the API gives at once
 _STATUSES = ["pending", "assigned", "running", "cancelling", "completed", "failed", "cancelled"]
 
 
@@ -35,26 +38,34 @@ def list_(status: str | None, operation_type: str | None, limit: int, api: Api, 
     found = list(api.pages("/operations", "operations", limit, status=status, operation_type=operation_type))
     rows = [
         (o["operation_id"], o["operation_type"], o["status"], f"{o['progress']['percentage']:.0f} %",
-         o["worker_id"], o["created_at"][:19], o["error"])
+         o["worker_id"], day_and_time(o["created_at"]), o["error"])
         for o in found
     ]  # fmt: skip
-    columns = ("operation_id", "type", "status", "progress", "worker", "created", "error")
-    out.table({"operations": found}, columns, rows, empty="No operations match.")
+    columns = ("operation_id", "type", "status", "progress", "worker", "created (UTC)", "error")
+    # The id tells type and time already; where nothing failed, nobody misses the errors.
+    spare = ("type", "created (UTC)", *(() if any(o["error"] for o in found) else ("error",)), "worker")
+    empty = "No operations match." if status or operation_type else "No operations yet."
+    out.table({"operations": found}, columns, rows, empty=empty, spare=spare)
 
 
 @operations.command("show")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @api_command
 def show(operation_id: str, api: Api, out: Output) -> None:
     """Show one operation and its story."""
     answer = api.get(f"/operations/{operation_id}")
-    out.mapping(answer, {k: v for k, v in answer.items() if not isinstance(v, list | dict)})
+    progress = answer["progress"]
+    done = f"{progress['percentage']:.0f} %" + (f", {progress['message']}" if progress["message"] else "")
+    plain = {k: v for k, v in answer.items() if not isinstance(v, list | dict)}
+    out.mapping(answer, {"operation_id": operation_id, "status": answer["status"], "progress": done, **plain})
     if not out.as_json:
+        if answer["result_summary"]:
+            out.result(None, "result:", *(f"  {k} {figure(v)}" for k, v in answer["result_summary"].items()))
         out.result(None, "story:", *(f"  {line}" for line in answer["story"]))
 
 
 @operations.command("watch")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @click.option(
     "--cancel-on-interrupt", is_flag=True, help="Ctrl-C cancels the operation, not only the following."
 )
@@ -62,20 +73,33 @@ def show(operation_id: str, api: Api, out: Output) -> None:
 def watch(operation_id: str, cancel_on_interrupt: bool, api: Api, out: Output) -> None:
     """Follow an operation to its end."""
     operation = follow(api, out, operation_id, cancel_on_interrupt=cancel_on_interrupt)
-    out.mapping(operation, {"operation": operation_id, **(operation["result_summary"] or {})})
+    print_summary(out, operation)
 
 
 @operations.command("cancel")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @api_command
 def cancel(operation_id: str, api: Api, out: Output) -> None:
     """Cancel an operation; a running one ends within the grace of ten seconds."""
+    cancel_operation(api, out, operation_id)
+
+
+def cancel_operation(api: Api, out: Output, operation_id: str) -> None:
+    """Ask for the end of an operation; repeating it is no error.
+
+    Raises
+    ------
+    Conflict
+        If it has ended otherwise already.
+    """
     answer = api.post(f"/operations/{operation_id}/cancel")
+    if answer["status"] in ("completed", "failed"):
+        raise Conflict(f"Operation {operation_id} is {answer['status']} already; nothing was cancelled.")
     out.result(answer, f"{operation_id} is {answer['status']}.")
 
 
 @operations.command("retry")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @click.option("--detach", is_flag=True, help="Print the new id and return at once.")
 @api_command
 def retry(operation_id: str, detach: bool, api: Api, out: Output) -> None:
@@ -85,11 +109,11 @@ def retry(operation_id: str, detach: bool, api: Api, out: Output) -> None:
         out.result(started, started["operation_id"])
         return
     operation = follow(api, out, started["operation_id"])
-    out.mapping(operation, {"operation": operation["operation_id"], **(operation["result_summary"] or {})})
+    print_summary(out, operation)
 
 
 @operations.command("results")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @click.option("--trades", type=click.Choice(["csv"]), help="Print the trades instead of the statistics.")
 @click.option(
     "--equity", type=click.Choice(["csv"]), help="Print the equity curve instead of the statistics."
@@ -101,27 +125,34 @@ def results(
 ) -> None:
     """Show the results of a completed operation, or its trades or equity as CSV."""
     if trades and equity:
-        raise click.UsageError("--trades and --equity exclude each other.")
+        raise InvalidInput("--trades and --equity exclude each other; call the command twice.")
     if trades or equity:
-        which = "trades" if trades else "equity"
-        text = api.request(
-            "GET", f"/operations/{operation_id}/results/{which}", params={"format": "csv"}
-        ).text
-        _write(text, output)
+        _table(api, out, operation_id, "trades" if trades else "equity", output)
         return
     answer = api.get(f"/operations/{operation_id}/results")
     if output:
-        _write(json.dumps(answer, indent=2) + "\n", output)
-    elif out.as_json:
-        out.result(answer)
-    elif answer["result"]["kind"] == "backtest":
+        _write(out, json.dumps(answer, indent=2) + "\n", output)
+    elif not out.as_json and answer["operation_type"] == "backtesting":
         print_statistics(out, answer["result"])
     else:
-        out.mapping(answer, answer["result_summary"])
+        print_summary(out, answer)
+
+
+def _table(api: Api, out: Output, operation_id: str, which: str, output: Path | None) -> None:
+    path = f"/operations/{operation_id}/results/{which}"
+    if not out.as_json:
+        _write(out, api.request("GET", path, params={"format": "csv"}).text, output)
+        return
+    rows: list[Any] = list(api.pages(path, "items", page=_ROWS_A_PAGE))
+    document = {"operation_id": operation_id, which: rows}
+    if output:
+        _write(out, json.dumps(document, indent=2) + "\n", output)
+    else:
+        out.result(document)
 
 
 @operations.command("metrics")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @click.option("--cursor", type=click.IntRange(0), default=0, show_default=True, help="First record to show.")
 @api_command
 def metrics(operation_id: str, cursor: int, api: Api, out: Output) -> None:
@@ -130,11 +161,12 @@ def metrics(operation_id: str, cursor: int, api: Api, out: Output) -> None:
     found = (answer.get(key) for key in ("epochs", "bars", "history"))
     records: list[Json] = next((records for records in found if records is not None), [])
     columns = list(records[0]) if records else []
-    out.table(answer, columns, [[r.get(c) for c in columns] for r in records], empty="No records yet.")
+    empty = f"No records from {cursor:,} on." if cursor else "No records yet."
+    out.table(answer, columns, [[r.get(c) for c in columns] for r in records], empty=empty)
 
 
 @operations.command("delete")
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @api_command
 def delete(operation_id: str, api: Api, out: Output) -> None:
     """Forget a finished operation."""
@@ -142,12 +174,9 @@ def delete(operation_id: str, api: Api, out: Output) -> None:
     out.result({"deleted": operation_id}, f"Deleted {operation_id}.")
 
 
-def _write(text: str, output: Path | None) -> None:
+def _write(out: Output, text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.UsageError(f"Cannot write '{output}': {error.strerror}.") from None
-    click.echo(f"Wrote {output}.", err=True)
+    write_file(output, text.encode())
+    out.note(f"Wrote {output}.")

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from ktrdr.cli.client import Api
-from ktrdr.cli.options import api_command
+from ktrdr.cli.options import a_name, api_command
 from ktrdr.cli.output import Output
 
 __all__ = ["report"]
 
 
 @click.command()
-@click.argument("operation_id")
+@click.argument("operation_id", callback=a_name)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Folder to write to. Default: ktrdr-reports/ID here."
 )

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from ktrdr.cli.client import Api
-from ktrdr.cli.options import api_command, json_option
+from ktrdr.cli.client import Api, reworded
+from ktrdr.cli.options import a_name, api_command, json_option
 from ktrdr.cli.output import Output
-from ktrdr.errors import Conflict, InvalidInput
+from ktrdr.errors import Conflict, InvalidInput, InvalidStrategy, NotFound
 
-__all__ = ["read_strategy", "strategies"]
+__all__ = ["explained", "read_strategy", "strategies"]
+
+_INLINE = "<inline>"  # what the backend calls a document that came as text
 
 
 def read_strategy(name_or_file: str) -> dict[str, str]:
     """The request fields for a strategy: the text of a file, else the name of a stored one."""
-    path = Path(name_or_file)
-    looks_like_a_file = path.suffix in (".yaml", ".yml") or path.parent != Path()
-    if not looks_like_a_file:
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name_or_file):  # what has a dot or a slash is no strategy's name
         return {"strategy_name": name_or_file}
+    path = Path(name_or_file)
     try:
         return {"strategy": path.read_text(encoding="utf-8")}
     except UnicodeDecodeError:
@@ -30,6 +34,20 @@ def read_strategy(name_or_file: str) -> dict[str, str]:
             f"Cannot read the strategy file '{name_or_file}': {error.strerror}. "
             "Give a YAML file, or the name of a stored strategy (see: ktrdr strategies list)."
         ) from None
+
+
+@contextmanager
+def explained(name_or_file: str) -> Iterator[None]:
+    """Errors about the strategy name the user's file, or the file that was probably meant."""
+    try:
+        yield
+    except InvalidStrategy as error:
+        raise reworded(error, error.message.replace(_INLINE, name_or_file)) from None
+    except NotFound as error:
+        file = Path(f"{name_or_file}.yaml")
+        if f"'{name_or_file}'" not in error.message or not file.is_file():
+            raise
+        raise reworded(error, f"{error.message} For the file here, write {file}.") from None
 
 
 @click.group()
@@ -43,11 +61,12 @@ def list_(api: Api, out: Output) -> None:
     """List the strategies that the backend knows."""
     answer = api.get("/strategies")
     rows = [(s["name"], s["symbols"], s["timeframes"], s["description"]) for s in answer["items"]]
-    out.table(answer, ("name", "symbols", "timeframes", "description"), rows)
+    columns = ("name", "symbols", "timeframes", "description")
+    out.table(answer, columns, rows, empty="No strategies. Write one: ktrdr strategies new NAME")
 
 
 @strategies.command("show")
-@click.argument("name")
+@click.argument("name", callback=a_name)
 @api_command
 def show(name: str, api: Api, out: Output) -> None:
     """Print a stored strategy's YAML."""
@@ -73,7 +92,9 @@ def new(name: str, output: Path | None, out: Output) -> None:
             f"'{path}' exists already and was left as it is. Choose another name or --output."
         ) from None
     except OSError as error:
-        raise InvalidInput(f"Cannot write '{path}': {error.strerror}.") from None
+        raise InvalidInput(
+            f"Cannot write '{path}': {error.strerror}. Choose another place by --output."
+        ) from None
     out.result(
         {"path": str(path)},
         f"Wrote {path}. Edit it, then:",
@@ -92,10 +113,11 @@ def validate(strategy: str, out: Output) -> None:
     from ktrdr.strategies.parse import parse_strategy
 
     fields = read_strategy(strategy)
-    if "strategy" in fields:
-        parsed = parse_strategy(fields["strategy"], source=strategy)
-    else:
-        parsed = StrategyLibrary([example_root()]).get(strategy)
+    with explained(strategy):
+        if "strategy" in fields:
+            parsed = parse_strategy(fields["strategy"], source=strategy)
+        else:
+            parsed = StrategyLibrary([example_root()]).get(strategy)
     notes = [str(note) for note in notes_on(parsed)]
     facts = {"valid": True, "name": parsed.name, "symbols": list(parsed.symbols), "notes": notes}
     out.result(facts, f"{strategy}: valid. Strategy '{parsed.name}'.", *(f"  note: {note}" for note in notes))

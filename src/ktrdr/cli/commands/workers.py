@@ -33,6 +33,10 @@ def list_(worker_type: str | None, status: str | None, api: Api, out: Output) ->
         for w in answer["workers"]
     ]  # fmt: skip
     columns = ("worker_id", "type", "status", "operation", "device", "cores", "endpoint")
-    out.table(
-        answer, columns, rows, empty="No workers. Start one: ktrdr worker start backtesting (or training)"
+    all_of_them = worker_type is None and status is None
+    empty = (
+        "No workers. Start one: ktrdr worker start backtesting (or training)"
+        if all_of_them
+        else "No workers match; see them all: ktrdr workers list"
     )
+    out.table(answer, columns, rows, empty=empty, spare=("cores", "device", "endpoint", "type"))

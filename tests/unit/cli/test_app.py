@@ -1,0 +1,134 @@
+"""The process edge: every error is one message, or one JSON object, and a code of the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ktrdr.cli.app import run
+from support.scripted_backend import Said, free_url, scripted
+
+
+def command(*arguments: str, **options: Any) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "ktrdr", *arguments], capture_output=True, text=True, check=False, timeout=60, **options
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["dat"], "did you mean 'data'?"),
+        (["data", "lst"], "list"),
+        (["data", "list", "--jsn"], "--json"),
+        (["operations", "list", "--status", "compleet"], "'completed'"),
+        (["data", "show", "../..", "1d"], "'../..'"),
+        (["backtest", "run", "--strategy", "x", "--capital", "nan"], "--capital"),
+        (["backtest", "run", "--strategy", "x", "--commission", "5"], "0.001 for 0.1 %"),
+        (["backtest", "run"], "--strategy"),
+        (["models", "train", "--strategy", "x", "--priority", "5000"], "-1000<=x<=1000"),
+        (["workers", "list", "--api-url", "localhost:1"], "http://localhost:1"),
+        (["data", "import", "/nowhere.csv", "--symbol", "A", "--timeframe", "1d"], "'/nowhere.csv'"),
+        (["operations", "results", "op_1", "--trades", "csv", "--equity", "csv"], "exclude each other"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_wrong_use(
+    arguments: list[str], told: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, *["--json"] * as_json]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert told in (json.loads(captured.err)["detail"] if as_json else captured.err)
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["data"], ["models"]):
+        assert run(arguments) == 2
+        assert "Commands:" in "".join(capsys.readouterr())
+
+
+def test_a_fault_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = [{"pointer": "/seed", "message": "too small"}, {"pointer": "/epochs", "message": "too many"}]
+    problem = {
+        "type": "urn:ktrdr:problem:invalid-input",
+        "detail": "2 faults; the first: /seed: too small",
+        "errors": faults,
+    }
+    with scripted(lambda _, __: Said(problem, 422)) as backend:
+        assert run(["models", "train", "--strategy", "x", "--api-url", backend.url]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "ktrdr: 2 faults; the first: /seed: too small",
+        "  /epochs: too many",
+    ]
+
+
+def test_a_defect_says_how_to_find_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted(lambda _, __: Said({"surprise": 1})) as other:
+        assert run(["workers", "list", "--api-url", other.url]) == 1
+        assert "KTRDR_LOG_LEVEL=DEBUG" in capsys.readouterr().err
+        done = command(
+            "workers", "list", "--api-url", other.url, env=os.environ | {"KTRDR_LOG_LEVEL": "debug"}
+        )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_unreachable_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "list", "--json", "--api-url", free_url()]) == 5
+    problem = json.loads(capsys.readouterr().err)
+    assert problem["type"] == "urn:ktrdr:problem:server-unreachable"
+    assert "ktrdr up" in problem["detail"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_an_output_that_takes_nothing_is_a_failure() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ktrdr", "strategies", "schema"], stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("ktrdr: The system refused: No space left")
+
+
+def test_a_reader_that_goes_away_is_no_defect() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ktrdr", "strategies", "schema"], stdout=writer, stderr=subprocess.PIPE, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_while_waiting_for_an_answer(as_json: bool) -> None:
+    told: list[int] = []
+
+    def answer(_method: str, _path: str) -> Said:
+        os.kill(told[0], signal.SIGINT)
+        return Said({})
+
+    with scripted(answer) as backend:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import sys, time; print(flush=True); sys.stdin.readline(); "
+             "from ktrdr.cli import main; main()", "data", "list", "--api-url", backend.url, *["--json"] * as_json],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        told.append(process.pid)
+        _, said = process.communicate("go\n", timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted." in (json.loads(said)["detail"] if as_json else said)
+    assert "Traceback" not in said
