@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.bars import IntArray, parse_time
+from ktrdr.errors import InvalidBars
 from ktrdr.market.importer import import_file
 from ktrdr.market.manifest import DatasetManifest, load_dataset
 from ktrdr.market.report import Policy
@@ -74,15 +76,20 @@ class DataService:
         """
 
         def work() -> tuple[DatasetManifest, list[str]]:
-            imported = import_file(
-                path,
-                symbol=symbol,
-                timeframe=Timeframe.parse(timeframe),
-                calendar=calendar,
-                policy=policy,
-                time_zone=time_zone,
-            )
-            report = imported.report
+            try:
+                imported = import_file(
+                    path,
+                    symbol=symbol,
+                    timeframe=Timeframe.parse(timeframe),
+                    calendar=calendar,
+                    policy=policy,
+                    time_zone=time_zone,
+                )
+            except (
+                InvalidBars
+            ) as error:  # whoever sent the file knows its name, not where it was kept meanwhile
+                raise InvalidBars(error.message.replace(str(path), path.name), error.errors) from None
+            report = replace(imported.report, file=path.name)
             source = f"file {path.name}"
             manifest = self.market.save(imported.bars, source=source, notes=report.notes())
             return manifest, report.lines()

@@ -17,6 +17,7 @@ from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
+from ktrdr.bars import parse_time
 from ktrdr.clock import Clock
 from ktrdr.datasets.plan import FeaturePlan
 from ktrdr.errors import (
@@ -52,7 +53,7 @@ _NO_WORKERS = {
 }
 _NO_GPU = (
     "No training workers with a GPU available. Start one on a machine with a GPU: ktrdr worker start training, "
-    "or leave require_gpu out."
+    "or do not require one (require_gpu, --require-gpu)."
 )
 
 
@@ -205,7 +206,12 @@ class ServiceOrchestrator(ABC, Generic[R]):
     async def _check_length(
         self, plan: FeaturePlan, symbol: str, start: str | None, end: str | None, fewest: int, purpose: str
     ) -> None:
-        """Refuse ranges without enough bars for the warm-up of every timeframe and ``fewest`` rows of the base."""
+        """Refuse ranges that end before they start, or without enough bars for the warm-up of every timeframe and
+        ``fewest`` rows of the base."""
+        if start is not None and end is not None and parse_time(start) > parse_time(end):
+            raise InvalidInput(
+                f"The range ends before it starts: start_date {start} is after end_date {end}. Exchange them."
+            )
         for timeframe in plan.timeframes:
             manifest = await self._use.data.resolve(symbol, timeframe)
             before, inside = await self._use.data.count(manifest, timeframe, start, end)

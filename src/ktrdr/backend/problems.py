@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -53,6 +54,7 @@ _SLUGS = {  # statuses that are the framework's own
     422: "invalid-input",
     503: "unavailable",
 }
+_LONGEST_VALUE = 60
 _log = logging.getLogger("ktrdr.backend")
 
 
@@ -102,6 +104,13 @@ def _pointer(location: Sequence[str | int]) -> str:
     return "/".join(parts)
 
 
+def _said(fault: Mapping[str, Any]) -> str:
+    """What is accepted, and the offending value where it is a short plain one."""
+    message, value = str(fault["msg"]), fault.get("input")
+    plain = isinstance(value, str | int | float) and fault["type"] != "extra_forbidden"
+    return f"{message}, got {value!r}" if plain and len(repr(value)) <= _LONGEST_VALUE else message
+
+
 async def _on_ktrdr_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, KtrdrError)
     if status_of(error) >= 500 and not isinstance(error, Unavailable):
@@ -111,7 +120,7 @@ async def _on_ktrdr_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    items = [ProblemItem(pointer=_pointer(e["loc"]), message=e["msg"]) for e in error.errors()]
+    items = [ProblemItem(pointer=_pointer(e["loc"]), message=_said(e)) for e in error.errors()]
     count = f"{len(items)} fault{'s' if len(items) > 1 else ''}"
     first = f"{items[0].pointer or 'the body'}: {items[0].message}" if items else ""
     return problem_response(

@@ -128,10 +128,10 @@ def _check_choices(symbol: str, policy: str, time_zone: str | None) -> None:
     accepted = get_args(Policy)
     if policy not in accepted:
         raise InvalidInput(
-            f"Unknown policy '{policy}'{nearest(policy, accepted)} Accepted: {', '.join(accepted)}."
+            f"Unknown policy '{policy}'{nearest(policy, accepted) or '.'} Accepted: {', '.join(accepted)}."
         )
     if time_zone is not None and time_zone not in available_timezones():
-        hint = nearest(time_zone, available_timezones())
+        hint = nearest(time_zone, available_timezones()) or "."
         raise InvalidInput(
             f"Unknown time zone '{time_zone}'{hint} Write an IANA name such as America/New_York."
         )

@@ -129,22 +129,33 @@ def refusal(
     advice
         One sentence for the end of the headline.
     """
-    errors, kinds = [], []
+    errors: list[FieldError] = []
+    kinds: dict[str, list[int]] = {}
     for fault in faults:
         if isinstance(fault, FileFault):
-            kinds.append(fault.code)
+            kinds.setdefault(fault.code, []).append(0)
             errors.append(FieldError(fault.where, f"{fault.code}: {fault.message}"))
             continue
         count = len(fault.rows)
-        kinds.append(f"{fault.code} ({count:,} {'row' if count == 1 else 'rows'})")
+        kinds.setdefault(fault.code, []).append(count)
         for index, row in enumerate(fault.rows[:_PLACES].tolist()):
             value = seen(row, fault.column)
             text = f"{fault.code}: seen {value}, expected {fault.expectation(index)}. {fault.fix}"
             errors.append(FieldError(f"{place(row)}, column {fault.column}", text))
         if count > _PLACES:
             errors.append(FieldError("", f"{fault.code}: {count - _PLACES:,} more rows like these"))
-    headline = f"{file} cannot be imported: {', '.join(kinds)}. Nothing was stored. {advice}".rstrip()
+    told = ", ".join(_kind(code, counts) for code, counts in kinds.items())
+    headline = f"{file} cannot be imported: {told}. Nothing was stored. {advice}".rstrip()
     return InvalidBars(headline, errors[:_MOST_FAULTS])
+
+
+def _kind(code: str, counts: list[int]) -> str:
+    """The code and how often it occurs; ``counts`` has a number of rows for each column, 0 for a whole file."""
+    total = sum(counts)
+    if not total:
+        return code if len(counts) == 1 else f"{code} ({len(counts)})"
+    noun = "row" if len(counts) == 1 else "cell"
+    return f"{code} ({total:,} {noun}{'' if total == 1 else 's'})"
 
 
 def first_places(rows: IntArray, place: Callable[[int], str]) -> tuple[str, ...]:

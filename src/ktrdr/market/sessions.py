@@ -49,7 +49,7 @@ def _check_code(code: str) -> None:
     names = _library().get_calendar_names(include_aliases=True)
     if code not in names:
         raise InvalidInput(
-            f"Unknown calendar '{code}'{nearest(code.upper(), names)} Accepted: 24/7, 24/5, or an exchange "
+            f"Unknown calendar '{code}'{nearest(code.upper(), names) or '.'} Accepted: 24/7, 24/5, or an exchange "
             "code such as XNYS, XLON, XTKS."
         )
 

@@ -1,4 +1,4 @@
-"""What may be true and should be looked at: gaps, spikes, stale runs, jumps that look like splits.
+"""What may be true and should be looked at: bars of another timeframe, gaps, spikes, stale runs, jumps that look like splits.
 
 Real files have some of each, so they warn and never refuse. Shape suffix: ``T`` = bars in time order.
 """
@@ -36,6 +36,7 @@ def suspicions(bars: Bars) -> list[Finding]:
     if len(bars) < 3:
         return []
     return [
+        *_longer_steps(bars),
         *_gaps(bars, calendar_named(bars.calendar)),
         *_spikes_and_splits(bars),
         *_stale_runs(bars),
@@ -47,6 +48,18 @@ def _warning(code: str, message: str, time: IntArray, timeframe: Timeframe) -> F
     form = "%Y-%m-%dT%H:%MZ" if timeframe.intraday else "%Y-%m-%d"
     places = tuple(to_datetime(int(stamp)).strftime(form) for stamp in time[:_PLACES])
     return Finding(code, "warning", len(time), message, places)
+
+
+def _longer_steps(bars: Bars) -> Iterator[Finding]:
+    """Bars of which no two follow each other at the stated timeframe are of a longer one."""
+    step = int(np.diff(bars.time).min())
+    if step >= 2 * bars.timeframe.microseconds:
+        fitting = [frame for frame in Timeframe if frame.microseconds <= step]
+        message = (
+            f"no two bars are {bars.timeframe.value} apart, the nearest are {fitting[-1].value}; "
+            f"is the timeframe {fitting[-1].value}?"
+        )
+        yield Finding("timeframe-doubtful", "warning", len(bars), message)
 
 
 def _gaps(bars: Bars, calendar: Calendar) -> Iterator[Finding]:

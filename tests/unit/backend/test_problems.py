@@ -86,6 +86,9 @@ async def test_what_the_framework_refuses_is_a_problem_too(plane: ControlPlane) 
     assert query["errors"][0]["pointer"] == "query/limit"
     assert {e["pointer"] for e in body["errors"]} == {"/simbol", "/commission"}
     assert "2 faults" in body["detail"]
+    told = {e["pointer"]: e["message"] for e in body["errors"]}
+    assert told["/commission"].endswith("0, got -1")
+    assert told["/simbol"] == "Extra inputs are not permitted"
 
 
 async def test_a_bug_is_a_problem_that_says_so() -> None:

@@ -93,6 +93,9 @@ async def test_a_file_with_faults_is_refused_by_row_and_nothing_is_kept(plane: C
     problem = answer.json()
     assert (answer.status, problem["type"]) == (422, "urn:ktrdr:problem:invalid-bars")
     assert any("row 5" in e["pointer"] for e in problem["errors"])
+    assert problem["detail"].startswith(
+        "abc.csv cannot be imported"
+    )  # not the path where it was kept meanwhile
     assert (await plane.api("GET", "/data"))["total"] == 0
     assert not list(plane.backend.scratch().iterdir())
 

@@ -216,6 +216,13 @@ async def test_ranges_without_bars(stocked: ControlPlane) -> None:
     assert "'soon' is not a date" in problem["detail"]
 
 
+async def test_a_range_that_ends_before_it_starts(stocked: ControlPlane) -> None:
+    await add_model(stocked)
+    body = {"strategy_name": "sp500_trend", "start_date": "2016-01-01", "end_date": "2015-01-01"}
+    problem = await _refused(stocked, BACKTEST, body, 422)
+    assert "start_date 2016-01-01 is after end_date 2015-01-01" in problem["detail"]
+
+
 async def test_twenty_bars_do_because_earlier_bars_feed_the_warm_up(stocked: ControlPlane) -> None:
     await add_model(stocked)
     body = {"strategy_name": "sp500_trend", "start_date": "2015-03-02", "end_date": "2015-03-27"}

@@ -94,7 +94,9 @@ def test_years_without_sessions_are_told() -> None:
 
 @pytest.mark.parametrize("name", ["XNYC", "24-7", "", "nyse!"])
 def test_an_unknown_calendar_lists_what_is_accepted(name: str) -> None:
-    with pytest.raises(InvalidInput, match=r"Unknown calendar .*Accepted: 24/7, 24/5, or an exchange code"):
+    with pytest.raises(
+        InvalidInput, match=r"Unknown calendar '.*'[.;] .*Accepted: 24/7, 24/5, or an exchange code"
+    ):
         calendar_named(name)
     with pytest.raises(InvalidInput, match="Unknown calendar"):
         exchange_sessions(name, 2017, 2017)

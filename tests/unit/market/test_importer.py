@@ -113,6 +113,12 @@ def test_a_stamp_with_equal_and_differing_rows_has_one_fault(tmp_path: Path) -> 
     assert "cannot be imported: duplicate-different (3 rows). Nothing" in message
 
 
+def test_a_kind_of_fault_is_named_once_whatever_the_columns(tmp_path: Path) -> None:
+    blank = "2017-01-02T02:00:00Z,NaN,NaN,NaN,NaN,11"
+    assert ": not-finite (4 cells). Nothing" in refused(tmp_path, HOURS.replace(ROW, blank))
+    assert ": missing-column (5). Nothing" in refused(tmp_path, "a,b\nx,y\n")
+
+
 def test_quarantine_does_not_empty_a_file(tmp_path: Path) -> None:
     text = "\n".join([HOURS.split("\n", maxsplit=1)[0], *reversed(HOURS.strip().split("\n")[1:])])
     message = refused(tmp_path, text, policy="quarantine")

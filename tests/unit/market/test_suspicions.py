@@ -164,3 +164,15 @@ def test_the_calendar_is_told_from_the_stamps(
 
 def test_no_stamps_no_inference() -> None:
     assert infer_calendar(np.empty(0, dtype=np.int64), Timeframe.H1, "X") == ("24/7", "no stamps")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "given", "stated"),
+    [("24/7", "1h", "1m"), ("24/7", "1d", "1h"), ("24/7", "1w", "1d"), ("XNYS", "4h", "30m")],
+)
+def test_bars_of_a_longer_timeframe_than_stated_are_suspected(calendar: str, given: str, stated: str) -> None:
+    bars = clean(calendar, given, 60)
+    finding = found(replace(bars, timeframe=Timeframe(stated)))["timeframe-doubtful"]
+    assert f"is the timeframe {given}?" in finding.message
+    assert "timeframe-doubtful" not in found(bars)
+    assert "timeframe-doubtful" not in found(without(bars, *range(1, 50)))
