@@ -22,6 +22,7 @@ from ktrdr.jobs.market_data import Moment, SymbolBars, load_market, require_bars
 from ktrdr.jobs.remarks import remarks_on
 from ktrdr.market.calendars import bars_per_year
 from ktrdr.models.bundle import Bundle, JsonValue, load_bundle
+from ktrdr.models.decision import Decisions
 from ktrdr.operations.progress import Metric, Progress, Scalar
 from ktrdr.protocol.specs import BacktestSpec
 from ktrdr.strategies.document import Strategy
@@ -189,7 +190,16 @@ def backtest_model(
     yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
     learned = learned_range(bundle.manifest.training, base.symbol)
     without = int(np.count_nonzero(~answers.features.valid_T[begin:]))
-    remarks = remarks_on(result, base[begin:], learned, rows_without_features=without, bars_per_year=year)
+    said = Decisions(answers.decisions.signal_T[begin:], answers.decisions.confidence_T[begin:])
+    remarks = remarks_on(
+        result,
+        base[begin:],
+        learned,
+        said,
+        threshold=strategy.decisions.confidence_threshold,
+        rows_without_features=without,
+        bars_per_year=year,
+    )
     return Backtest(
         result=replace(result, notes=tuple(remarks)),
         benchmark=buy_and_hold(base, config, bars_per_year=year, first=begin),

@@ -12,7 +12,7 @@ __all__ = ["starter"]
 _TEXT = """\
 # A ktrdr strategy: indicators -> fuzzy sets -> network -> BUY / HOLD / SELL.
 # Every key is described in docs/reference/strategy-document.md; check your changes with:
-#   ktrdr strategies validate {name}
+#   ktrdr strategies validate {name}.yaml
 name: {name}
 version: "3.0"
 description: RSI and distance from the Bollinger bands, read by a small network
@@ -53,8 +53,8 @@ model:
   architecture: {{hidden_layers: [16, 8], activation: relu, dropout: 0.1}}
 
 training:
-  # BUY if the price rises by 2 ATRs before it falls by 2, SELL the other way, HOLD if neither within 20 bars.
-  labels: {{source: triple_barrier, profit_target_atr: 2.0, stop_loss_atr: 2.0, max_holding_bars: 20}}
+  # BUY if the price rises by 1.5 ATRs before it falls by 1.5, SELL the other way, HOLD if neither within 10 bars.
+  labels: {{source: triple_barrier, profit_target_atr: 1.5, stop_loss_atr: 1.5, max_holding_bars: 10}}
   data_split: {{train: 0.7, validation: 0.15, test: 0.15, embargo: 0.01}}
   epochs: 50
   batch_size: 128
@@ -65,9 +65,9 @@ training:
   gradient_clip: 1.0
   seed: 7
 
-# From probabilities to signals. A signal needs at least this probability.
+# From probabilities to signals. A signal needs at least this probability; three classes by chance have 0.33 each.
 decisions:
-  confidence_threshold: 0.4
+  confidence_threshold: 0.36
   allow_short_from_flat: false
   min_signal_separation_bars: 2
 

@@ -56,6 +56,7 @@ def test_the_starter_is_valid_as_it_stands(name):
     assert strategy.name == name
     assert notes_on(strategy) == ()
     assert starter(name).count("#") > 10
+    assert f"ktrdr strategies validate {name}.yaml\n" in starter(name)
 
 
 def test_the_starter_refuses_an_impossible_name():
