@@ -72,9 +72,12 @@ class OperationsService:
 
     # --- events -------------------------------------------------------------------------------------------------
 
-    async def apply(self, operation_id: str, event: Event) -> Transition:
-        """Record an event and do what follows from it; raises NotFound and InvalidTransition."""
-        transition = await self.store.apply(operation_id, event, self._clock.now())
+    async def apply(self, operation_id: str, event: Event, model: ModelRecord | None = None) -> Transition:
+        """Record an event and do what follows from it; raises NotFound and InvalidTransition.
+
+        ``model`` is listed from the moment on that the event completes the operation which delivered it.
+        """
+        transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
         self._follow(transition.operation, event)
         for command in transition.commands:
             self._carry_out(command)
@@ -151,30 +154,27 @@ class OperationsService:
             return
         instance = operation.instance_id if operation.worker_id == worker_id else None
         assignment = Assignment(worker_id, instance or "", delivery.attempt)
-        training = None
+        model = None
         if operation.operation_type is OperationType.TRAINING and "model" in delivery.artifacts:
-            training = TrainingSpec.model_validate_json(await self.store.spec(operation.spec_digest))
-            named = {"model_id": _model_id(training, delivery.artifacts["model"])}
-            delivery = delivery.model_copy(update={"summary": delivery.summary | named})
-        transition = await self.apply(delivery.operation_id, _event_of(delivery, assignment))
-        if training is not None and transition.operation.status is OperationStatus.COMPLETED:
-            await self._record_model(transition.operation, training)
-
-    async def _record_model(self, operation: Operation, training: TrainingSpec) -> None:
-        """Give the model of a completed training its place in the list; repeating it changes nothing."""
-        assert operation.completed_at is not None
-        bundle = operation.artifacts["model"]
-        await self.store.save_model(
-            ModelRecord(
-                model_id=_model_id(training, bundle),
-                bundle_digest=bundle,
-                strategy_name=training.strategy_name,
-                operation_id=operation.operation_id,
-                created_at=operation.completed_at,
-                symbols=tuple(training.symbols),
-                timeframes=tuple(training.timeframes),
-                metrics={k: v for k, v in (operation.summary or {}).items() if k != "model_id"},
+            model = await self._model_of(operation, delivery)
+            delivery = delivery.model_copy(
+                update={"summary": delivery.summary | {"model_id": model.model_id}}
             )
+        await self.apply(delivery.operation_id, _event_of(delivery, assignment), model)
+
+    async def _model_of(self, operation: Operation, delivery: DeliverRequest) -> ModelRecord:
+        """The list's entry for what a training delivers; delivering it again gives the same entry."""
+        training = TrainingSpec.model_validate_json(await self.store.spec(operation.spec_digest))
+        bundle = delivery.artifacts["model"]
+        return ModelRecord(
+            model_id=_model_id(training, bundle),
+            bundle_digest=bundle,
+            strategy_name=training.strategy_name,
+            operation_id=operation.operation_id,
+            created_at=operation.completed_at or self._clock.now(),
+            symbols=tuple(training.symbols),
+            timeframes=tuple(training.timeframes),
+            metrics=delivery.summary,
         )
 
     # --- what users ask -----------------------------------------------------------------------------------------

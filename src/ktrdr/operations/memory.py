@@ -49,9 +49,13 @@ class MemoryStore(OperationStore):
             self._keys[new.idempotency_key] = new.operation_id
         return operation
 
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
         transition = step(self._find(operation_id), event, now, max_failures=self._max_failures)
         self._operations[operation_id] = transition.operation
+        if model is not None and model.is_result_of(transition.operation):
+            await self.save_model(model)
         return transition
 
     async def get(self, operation_id: str) -> Operation:

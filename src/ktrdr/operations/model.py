@@ -156,3 +156,8 @@ class ModelRecord:
     symbols: tuple[str, ...]
     timeframes: tuple[str, ...]
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_result_of(self, operation: Operation) -> bool:
+        """Whether the operation is completed and delivered exactly this bundle."""
+        completed = operation.status is OperationStatus.COMPLETED
+        return completed and operation.artifacts.get("model") == self.bundle_digest

@@ -105,10 +105,17 @@ class SqlStore(OperationStore):
     async def submit(self, new: NewOperation, now: datetime) -> Operation:
         return await self._write(partial(_submit, new=new, now=now))
 
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
-        work = partial(
-            _apply, operation_id=operation_id, event=event, now=now, max_failures=self._max_failures
-        )
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        def work(connection: Connection) -> Transition:
+            transition = _apply(
+                connection, operation_id=operation_id, event=event, now=now, max_failures=self._max_failures
+            )
+            if model is not None and model.is_result_of(transition.operation):
+                _save_model(connection, model)
+            return transition
+
         return await self._write(work)
 
     async def get(self, operation_id: str) -> Operation:
@@ -156,11 +163,7 @@ class SqlStore(OperationStore):
         return await self._read(work)
 
     async def save_model(self, model: ModelRecord) -> None:
-        def work(connection: Connection) -> None:
-            connection.execute(delete(models).where(models.c.model_id == model.model_id))
-            connection.execute(insert(models), row_of_model(model))
-
-        await self._write(work)
+        await self._write(partial(_save_model, model=model))
 
     async def model(self, model_id: str) -> ModelRecord:
         def work(connection: Connection) -> ModelRecord:
@@ -245,6 +248,11 @@ def _apply(
     row = row_of_operation(transition.operation)
     connection.execute(update(operations).where(operations.c.operation_id == operation_id).values(row))
     return transition
+
+
+def _save_model(connection: Connection, model: ModelRecord) -> None:
+    connection.execute(delete(models).where(models.c.model_id == model.model_id))
+    connection.execute(insert(models), row_of_model(model))
 
 
 def _spec(connection: Connection, *, digest: str) -> bytes:

@@ -60,7 +60,12 @@ class OperationStore(ABC):
     @abstractmethod
     async def submit(self, new: NewOperation, now: datetime) -> Operation: ...
     @abstractmethod
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition: ...
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        """``model`` is saved in the same unit if the operation then is completed and delivered it, else not at all:
+        who reads ``completed`` finds the model."""
+
     @abstractmethod
     async def get(self, operation_id: str) -> Operation:
         """Raises NotFound."""

@@ -10,7 +10,7 @@ import pytest
 
 from ktrdr.errors import Conflict, InvalidInput, InvalidTransition, NotFound
 from ktrdr.operations.events import Accepted, Assigned, CancelRequested, Finished, Progressed, Refused
-from ktrdr.operations.model import NewOperation, Operation, OperationStatus, OperationType
+from ktrdr.operations.model import JobOutcome, NewOperation, Operation, OperationStatus, OperationType
 from ktrdr.operations.progress import Progress
 from ktrdr.operations.store import OperationQuery, OperationStore
 from ktrdr.testing.operations import (
@@ -319,3 +319,17 @@ class OperationStoreContract:
         await store.save_model(a_model("m_1", metrics={"val_loss": 0.1}))
         assert (await store.model("m_1")).metrics == {"val_loss": 0.1}
         assert len(await store.models()) == 1
+
+    async def test_a_model_is_listed_from_its_completion_on_and_not_without(
+        self, store: OperationStore
+    ) -> None:
+        outcome = JobOutcome(status=OperationStatus.COMPLETED, artifacts={"model": "b" * 64})
+        made = a_model("m_1", bundle_digest="b" * 64)
+        for operation_id, cancelled in (("op_1", True), ("op_2", False)):
+            await store.submit(a_submission(operation_id), T0)
+            assigned = await store.apply(operation_id, Assigned("worker-1", "instance-1", T0 + LEASE), T0)
+            if cancelled:
+                await store.apply(operation_id, CancelRequested(), T0)
+            assert assigned.operation.assignment is not None
+            await store.apply(operation_id, Finished(assigned.operation.assignment, outcome), T0, model=made)
+            assert len(await store.models()) == (0 if cancelled else 1)

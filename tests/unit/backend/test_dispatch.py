@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,11 +114,11 @@ class SlowAssignments(MemoryStore):
         super().__init__()
         self.writing, self.gate = asyncio.Event(), asyncio.Event()
 
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+    async def apply(self, operation_id: str, event: Event, now: datetime, **saved: Any) -> Transition:
         if isinstance(event, Assigned):
             self.writing.set()
             await self.gate.wait()
-        return await super().apply(operation_id, event, now)
+        return await super().apply(operation_id, event, now, **saved)
 
 
 async def test_a_worker_that_is_held_for_it_is_not_called_busy(tmp_path: Path) -> None:
@@ -310,11 +311,11 @@ async def test_a_ledger_that_fails_in_the_middle_frees_the_reservation(tmp_path:
     class Failing(MemoryStore):
         broken = True
 
-        async def apply(self, operation_id, event, now):
+        async def apply(self, operation_id, event, now, **saved):
             if self.broken and isinstance(event, Assigned):
                 self.broken = False
                 raise OSError("disk full")
-            return await super().apply(operation_id, event, now)
+            return await super().apply(operation_id, event, now, **saved)
 
     plane = ControlPlane(tmp_path, store=Failing())
     async with plane.running():

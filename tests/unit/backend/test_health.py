@@ -232,11 +232,11 @@ async def test_a_planted_exception_does_not_end_the_loops(tmp_path: Path) -> Non
         probes_spoilt = 0
         sweeps_spoilt = 0
 
-        async def apply(self, operation_id, event, now):
+        async def apply(self, operation_id, event, now, **saved):
             if isinstance(event, Progressed) and self.probes_spoilt < 3:
                 self.probes_spoilt += 1
                 raise RuntimeError("planted")
-            return await super().apply(operation_id, event, now)
+            return await super().apply(operation_id, event, now, **saved)
 
         async def live(self):
             if self.sweeps_spoilt < 3:

@@ -34,5 +34,6 @@ def start(host: str, port: int, listen_fd: int | None, parent_fd: int | None) ->
 
     if parent_fd is not None:
         watch_parent(parent_fd)
-    inherited = None if listen_fd is None else socket.socket(fileno=listen_fd)
+    # The protocol is named because asyncio sets TCP_NODELAY only on sockets that say they are TCP.
+    inherited = None if listen_fd is None else socket.socket(proto=socket.IPPROTO_TCP, fileno=listen_fd)
     return run_backend(host, port, sock=inherited)
