@@ -10,7 +10,8 @@ from typing import Any
 __all__ = ["column_texts", "figure", "table_lines"]
 
 _GAP = "  "
-_FEWEST = 24  # a last column is folded to no less
+_FEWEST = 20  # a last column is folded to no less,
+_MOST_LINES = 3  # and to no more lines than these
 _MOST_DECIMALS = 8
 _HUGE = 1e15  # from here on digits stop meaning anything
 
@@ -80,8 +81,9 @@ def table_lines(
     Returns
     -------
     list of str
-        Without blanks at the end. Where the table is still too wide, its last column is folded at words if that
-        helps; no other cell is ever cut or folded, since names are there to be copied.
+        Without blanks at the end. Where the table is still too wide, its last column is folded at words, and what
+        does not fit into three lines is left out (``…``); no other cell is ever cut, since names are there to be
+        copied.
     """
     names = list(columns)
     texts = {name: column_texts([row[i] for row in rows]) for i, name in enumerate(columns)}
@@ -112,7 +114,10 @@ def _before_last(names: Sequence[str], sizes: Mapping[str, int]) -> int:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(
+        text, width, break_long_words=False, break_on_hyphens=False, max_lines=_MOST_LINES, placeholder=" …"
+    )
+    return lines or [""]
 
 
 def _aligned(cell: str, size: int, right: bool) -> str:
