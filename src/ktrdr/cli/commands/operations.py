@@ -41,7 +41,7 @@ def list_(status: str | None, operation_type: str | None, limit: int, api: Api, 
          o["worker_id"], day_and_time(o["created_at"]), o["error"])
         for o in found
     ]  # fmt: skip
-    columns = ("operation_id", "type", "status", "progress", "worker", "created (UTC)", "error")
+    columns = ("operation_id", "type", "status", "done", "worker", "created (UTC)", "error")
     # The id tells type and time already; where nothing failed, nobody misses the errors.
     spare = ("type", "created (UTC)", *(() if any(o["error"] for o in found) else ("error",)), "worker")
     empty = "No operations match." if status or operation_type else "No operations yet."
