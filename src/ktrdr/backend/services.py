@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 
+from ktrdr.artifacts import ArtifactStore
 from ktrdr.backend.documents import overridden, plan_of
 from ktrdr.backend.orchestrator import ServiceOrchestrator, Work
 from ktrdr.datasets.plan import FeaturePlan
@@ -19,6 +21,7 @@ __all__ = ["BacktestingService", "TrainingService", "find_model"]
 
 _FEWEST_TO_TRAIN = 30  # ten rows for each part of the split; the split itself may ask for more
 _FEWEST_TO_TEST = 2
+_REMEMBERED = 32  # bundles whose manifest is kept in memory
 
 
 class TrainingService(ServiceOrchestrator[StartTraining]):
@@ -130,8 +133,13 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
         raise NotFound("model of strategy", strategy.name, hint=hint)
 
     async def _bundle(self, model: ModelRecord) -> BundleManifest:
-        bundle = await asyncio.to_thread(load_bundle, self._use.artifacts, model.bundle_digest)
-        return bundle.manifest
+        return await asyncio.to_thread(_manifest, self._use.artifacts, model.bundle_digest)
+
+
+@lru_cache(_REMEMBERED)
+def _manifest(artifacts: ArtifactStore, digest: str) -> BundleManifest:
+    """Read once per model: what has this digest can never change."""
+    return load_bundle(artifacts, digest).manifest
 
 
 def _check_fit(model: ModelRecord, bundle: BundleManifest, strategy: Strategy, plan: FeaturePlan) -> None:
