@@ -177,6 +177,7 @@ def train(
     """
     from ktrdr.jobs.train import train_model  # lazy: torch
 
+    _require(strategy, Strategy, "strategy", "ktrdr.load_strategy(...)")
     given = _by_symbol(bars)
     symbols = strategy.symbols if set(given) == set(strategy.symbols) else tuple(given)
     changed = with_overrides(
@@ -229,7 +230,9 @@ def backtest(
     """
     from ktrdr.jobs.backtest import SimulationOverrides, backtest_model  # lazy: onnxruntime
 
+    _require(model, Model, "model", "ktrdr.train(...) or ktrdr.load_model(...)")
     own = strategy or model.strategy
+    _require(own, Strategy, "strategy", "ktrdr.load_strategy(...)")
     steps = backtest_model(
         model.bundle,
         _of_one_symbol(bars, symbol, own),
@@ -292,10 +295,24 @@ def _drain(steps: Generator[Progress | Metric, None, _T], progress: Listener | N
             progress(event)
 
 
+def _require(value: object, kind: type, name: str, source: str) -> None:
+    """In a notebook a name, a path or the wrong order of arguments is easily given."""
+    if not isinstance(value, kind):
+        raise InvalidInput(f"{name} must be what {source} returns, got {value!r:.80}.")
+
+
+def _no_text(value: object) -> None:
+    if isinstance(value, str):  # whose parts are texts, and so on for ever
+        raise InvalidInput(
+            f"bars must be what ktrdr.load_bars(...) returns, or several of them, got {value!r:.80}."
+        )
+
+
 def _leaves(bars: AnyBars) -> Iterator[Bars]:
     if isinstance(bars, Bars):
         yield bars
     else:
+        _no_text(bars)
         for part in bars.values() if isinstance(bars, Mapping) else bars:
             yield from _leaves(part)
 

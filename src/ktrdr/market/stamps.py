@@ -33,9 +33,7 @@ _UNITS = (
 )
 _EARLIEST, _LATEST = 1900, 2100
 _ACCEPTED = "2015-01-31, 2015-01-31T14:00:00Z, 2015-01-31 14:00:00+01:00, or an epoch number"
-_NAIVE_FIX = (
-    "Write UTC stamps (end them with Z) or offsets (+01:00), or name the zone they are in (time_zone)."
-)
+_NAIVE_FIX = "Write UTC stamps (end them with Z) or offsets (+01:00), or name the zone they are in (time_zone, --time-zone)."
 
 
 @dataclass(slots=True)

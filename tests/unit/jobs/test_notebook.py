@@ -135,3 +135,26 @@ def test_a_folder_that_is_incomplete_or_damaged_is_refused(
     (folder / "model.onnx").unlink()
     with pytest.raises(NotFound, match=r"model\.onnx"):
         ktrdr.load_model(folder)
+
+
+def test_names_and_arguments_in_the_wrong_order_are_told(strategy: Any, trained: Any, bars_of: Any) -> None:
+    bars = bars_of()
+    for call, words in (
+        (
+            lambda: ktrdr.train("small", bars),
+            "strategy must be what ktrdr.load_strategy(...) returns, got 'small'",
+        ),
+        (lambda: ktrdr.train(bars, strategy), "strategy must be what"),
+        (lambda: ktrdr.backtest("my_model", bars), "model must be what ktrdr.train(...)"),
+        (
+            lambda: ktrdr.backtest(ktrdr.Model(trained.bundle), bars, strategy="small"),
+            "strategy must be what",
+        ),
+        (
+            lambda: ktrdr.backtest(ktrdr.Model(trained.bundle), "AAA"),
+            "bars must be what ktrdr.load_bars(...)",
+        ),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            call()
+        assert words in caught.value.message
