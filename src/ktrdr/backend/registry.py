@@ -40,7 +40,7 @@ def serves(backend: str, worker: str) -> bool:
 
 
 def _minor(version: str) -> tuple[int, int]:
-    parts = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
+    parts = [int(part) if part.isdecimal() and len(part) < 10 else 0 for part in version.split(".")[:2]]
     major, minor = [*parts, 0, 0][:2]
     return major, minor
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from ktrdr.operations.jsontext import dump, plain_text
 from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.specs import JobSpec
@@ -38,6 +40,34 @@ __all__ = [
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 WorkerStatus = Literal["available", "busy", "draining", "temporarily_unavailable"]
+_DEEPEST, _LARGEST = 32, 128 << 10
+
+
+def _moderate(value: dict[str, Any]) -> dict[str, Any]:
+    """What is taken in must also go out again, in lists of hundreds; and writers of JSON give up at a depth that its
+    readers still take."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            break
+    else:
+        raise ValueError(f"nested more than {_DEEPEST} levels deep")
+    if len(dump(value)) > _LARGEST:
+        raise ValueError(f"more than {_LARGEST} characters of JSON")
+    return value
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+Figures = Annotated[dict[str, Any], AfterValidator(_moderate)]
+Text = Annotated[str, BeforeValidator(lambda value: plain_text(value) if isinstance(value, str) else value)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Message(BaseModel):
@@ -70,23 +100,23 @@ class Problem(BaseModel):
 class Capabilities(Message):
     """What a worker's machine has."""
 
-    cores: int = 1
-    memory_gb: float = 0.0
+    cores: Count = 1
+    memory_gb: Amount = 0.0
     gpu: bool = False
     gpu_type: Literal["CUDA", "MPS"] | None = None
-    gpu_count: int = 0
-    gpu_memory_gb: float = 0.0
-    version: str = "0"
+    gpu_count: Count = 0
+    gpu_memory_gb: Amount = 0.0
+    version: Text = Field(default="0", max_length=64)
 
 
 class ProgressView(Message):
     """Progress as clients see it; 100 at completion."""
 
     percentage: float = 0.0
-    message: str = ""
-    items_done: int = 0
-    items_total: int = 0
-    context: dict[str, Any] = {}
+    message: Text = Field(default="", max_length=4_000)
+    items_done: Count = 0
+    items_total: Count = 0
+    context: Figures = {}
 
     @classmethod
     def of(cls, progress: Progress | None) -> Self:
@@ -112,9 +142,9 @@ class DeliverRequest(Message):
     operation_id: Identifier
     attempt: int
     status: Literal["completed", "failed", "cancelled", "released", "child_died"]
-    summary: dict[str, Any] = {}
+    summary: Figures = {}
     artifacts: dict[str, Digest] = {}
-    error: str | None = None
+    error: Text | None = None
     out_of_memory: bool = False
     checkpoint_digest: Digest | None = None
     progress: ProgressView | None = Field(default=None, description="the last that the job said of itself")
@@ -234,7 +264,7 @@ class HealthView(BaseModel):
     cpu: float | None = None
     rss: int | None = None
     disk_free: int | None = None
-    gpu: dict[str, Any] = {}
+    gpu: Figures = {}
 
 
 class WorkerView(Message):

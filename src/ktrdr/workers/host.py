@@ -250,7 +250,7 @@ def _sendable(run: Run, **fields: Any) -> DeliverRequest:
         if size <= _DELIVERY_LIMIT:
             return delivery
         fault = f"its summary and progress have {size:,} bytes, {_DELIVERY_LIMIT:,} are allowed"
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         fault = f"{type(error).__name__}: {error}"
     _log.error("Operation %s: its result cannot be sent: %s", run.operation_id, fault)
     return DeliverRequest(

@@ -11,6 +11,7 @@ from ktrdr.backend.config import LOOPBACK
 from ktrdr.backend.enrolment import check_endpoint
 from ktrdr.errors import InvalidInput
 from ktrdr.operations.model import NewOperation, OperationType
+from ktrdr.operations.sql import SqlStore
 from support.control_plane import ControlPlane, calm, spec_of
 
 
@@ -252,6 +253,31 @@ async def test_forgetting_a_worker(plane: ControlPlane) -> None:
     await plane.deliver(worker, name)
     assert (await plane.ask("DELETE", "/api/v1/workers/w1")).status == 204
     assert (await plane.ask("DELETE", "/api/v1/workers/w1")).status == 404
+
+
+@pytest.mark.parametrize("version", ["\u00b2", "1.\u0663", "9" * 60, "..", "v1"])
+async def test_a_version_that_is_none_is_no_failure(plane: ControlPlane, version: str) -> None:
+    machine = plane.machine("w1", version=version)
+    await plane.api("POST", "/workers/register", machine.registration())
+
+
+async def test_an_end_that_could_not_be_read_again_is_refused_and_spoils_no_list(tmp_path: Path) -> None:
+    store = SqlStore(tmp_path / "ledger.db")
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        deep: list = []
+        for _ in range(300):
+            deep = [deep]
+        body = worker.report(name, summary={"x": deep})
+        assert (await plane.ask("POST", "/api/v1/workers/w1/report", body)).status == 422
+        odd = {"x": "\ud800", "\udfff": float("nan"), "n": 10**4000}
+        last = {"message": "\ud800", "context": odd}
+        await plane.deliver(worker, name, "failed", summary=odd, error="\ud800", progress=last)
+        view = await plane.api("GET", f"/operations/{name}")
+        assert (view["status"], view["error"], view["progress"]["message"]) == ("failed", "?", "?")
+        assert (await plane.api("GET", "/operations"))["total"] == 1
 
 
 async def test_a_worker_of_another_version_registers_and_gets_no_work(plane: ControlPlane) -> None:
