@@ -106,8 +106,8 @@ async def test_results_that_have_no_form_on_the_wire_are_told_and_the_slot_is_fr
         "poison summary": ("completed", None),  # a half character becomes a question mark
         "poison error": ("failed", "ValueError: ?"),
         "poison digest": ("failed", "did not store: result"),
-        "poison deep": ("failed", "cannot be sent"),
-        "boast 3000000": ("failed", "summary and progress have 3,000"),
+        "poison deep": ("failed", "summary: Value error, nested more than"),
+        "boast 3000000": ("failed", "summary: Value error, more than"),
         "shout 3000000": ("failed", "ValueError: xxx"),
         "mutter": ("completed", None),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from pydantic import ValidationError
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock
@@ -250,6 +251,9 @@ def _sendable(run: Run, **fields: Any) -> DeliverRequest:
         if size <= _DELIVERY_LIMIT:
             return delivery
         fault = f"its summary and progress have {size:,} bytes, {_DELIVERY_LIMIT:,} are allowed"
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        fault = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     except (ValueError, TypeError, RecursionError) as error:
         fault = f"{type(error).__name__}: {error}"
     _log.error("Operation %s: its result cannot be sent: %s", run.operation_id, fault)
