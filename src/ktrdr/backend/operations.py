@@ -241,11 +241,12 @@ class OperationsService:
         operation = await self.store.get(operation_id)
         digest = operation.artifacts.get(name)
         if digest is None:
-            hint = (
-                f"it ended {operation.status}" + (f": {operation.error}" if operation.error else "")
-                if operation.status.terminal
-                else f"it is {operation.status}; wait for its end"
-            )
+            if operation.status is OperationStatus.COMPLETED:
+                hint = f"a {operation.operation_type} operation has {', '.join(sorted(operation.artifacts))}"
+            elif operation.status.terminal:
+                hint = f"it ended {operation.status}" + (f": {operation.error}" if operation.error else "")
+            else:
+                hint = f"it is {operation.status}; wait for its end"
             raise Conflict(f"Operation {operation_id} has no {name}: {hint}")
         return digest
 

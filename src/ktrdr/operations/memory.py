@@ -19,7 +19,7 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
 from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
-from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore, absent
 
 __all__ = ["MemoryStore"]
 
@@ -132,7 +132,7 @@ class MemoryStore(OperationStore):
         try:
             return self._operations[operation_id]
         except KeyError:
-            raise NotFound("operation", operation_id) from None
+            raise absent(operation_id) from None
 
     def _queue(self) -> Iterable[Operation]:
         waiting = (o for o in self._operations.values() if o.status is OperationStatus.PENDING)

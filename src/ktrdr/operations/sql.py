@@ -50,7 +50,7 @@ from ktrdr.operations.rows import (
     worker_from_row,
 )
 from ktrdr.operations.sqlite import LedgerFile, ledger_path
-from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore, absent
 from ktrdr.operations.tables import models, operations, specs, workers
 from ktrdr.operations.writer import GroupWriter
 
@@ -219,7 +219,7 @@ def _find(connection: Connection, *, operation_id: str, lock: bool = False) -> O
     query = select(operations).where(operations.c.operation_id == operation_id)
     row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     if row is None:
-        raise NotFound("operation", operation_id)
+        raise absent(operation_id)
     return operation_from_row(row)
 
 

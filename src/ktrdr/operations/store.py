@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ktrdr.errors import NotFound
 from ktrdr.operations.events import Event
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import (
@@ -18,7 +19,12 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 
-__all__ = ["OperationPage", "OperationQuery", "OperationStore"]
+__all__ = ["OperationPage", "OperationQuery", "OperationStore", "absent"]
+
+
+def absent(operation_id: str) -> NotFound:
+    """The error that every store raises for an id it does not know."""
+    return NotFound("operation", operation_id, hint="'ktrdr operations list' shows what there is")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

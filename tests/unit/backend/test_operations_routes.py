@@ -305,7 +305,11 @@ async def test_trades_as_json_pages(plane: ControlPlane) -> None:
     assert ([i["net"] for i in second["items"]], second["next_cursor"]) == ([-2.0], None)
     answer = await plane.ask("GET", f"/api/v1/operations/{name}/results/trades?cursor=x")
     assert answer.status == 422
-    assert (await plane.ask("GET", f"/api/v1/operations/{name}/results/equity")).status == 409
+    absent = await plane.ask("GET", f"/api/v1/operations/{name}/results/equity")
+    assert absent.status == 409
+    assert absent.json()["detail"].endswith("has no equity: a backtesting operation has trades")
+    nobody = await plane.ask("GET", "/api/v1/operations/op_x/results/equity")
+    assert "'ktrdr operations list' shows what there is" in nobody.json()["detail"]
     assert (await plane.ask("GET", f"/api/v1/operations/{name}/results/other")).status == 422
 
 
