@@ -174,7 +174,7 @@ def _statistics(rows: Iterable[StatisticRow]) -> str:
         for group, block in blocks.items()
     )
     return (
-        '<section><h2>Statistics</h2><div class="scroll" style="max-height:none"><table>\n<thead><tr><th></th>'
+        '<section><h2>Statistics</h2><div class="scroll" style="max-height:none"><table class="figures">\n<thead><tr><th></th>'
         f"<th>Strategy</th><th>Buy and hold</th></tr></thead>\n{bodies}</table></div></section>\n"
     )
 
