@@ -39,7 +39,7 @@ def demo(strategy: str, output: Path) -> None:
     from ktrdr.cli.reporting import prepare_folder, write_report  # lazy: loads models, market data and plots
 
     started = time.monotonic()
-    first_unseen = _first_unseen_day(strategy)
+    text, first_unseen = _document(strategy)
     prepare_folder(output)
     home = Path(tempfile.mkdtemp(prefix="ktrdr-demo-"))
     plan = FleetPlan(home=home, port=0, without=_THE_USERS)
@@ -48,7 +48,7 @@ def demo(strategy: str, output: Path) -> None:
             _step(1, "Starting a backend, 1 training and 2 backtesting workers on this machine")
             fleet.start()
             with Api(fleet.url, api_token()) as api:
-                operation_id = _show(api, strategy, first_unseen)
+                operation_id = _show(api, strategy, text, first_unseen)
                 _step(5, "Writing the report")
                 page, picture = write_report(api, operation_id, output)
             _step(6, "Stopping the fleet")
@@ -58,7 +58,7 @@ def demo(strategy: str, output: Path) -> None:
     click.echo("Next: 'ktrdr up' keeps a fleet running; the README's tour goes on from there.")
 
 
-def _show(api: Api, strategy: str, first_unseen: str) -> str:
+def _show(api: Api, strategy: str, text: str, first_unseen: str) -> str:
     """Steps 2 to 4; returns the backtest's id."""
     out = Output()
     _step(2, "Importing the bundled real prices")
@@ -67,7 +67,7 @@ def _show(api: Api, strategy: str, first_unseen: str) -> str:
             f"      {item['symbol']} {item['timeframe']}: {item['rows']:,} bars, {item['start'][:10]} to {item['end'][:10]}"
         )
     _step(3, f"Training '{strategy}' on the dates before {first_unseen}")
-    body = {"strategy_name": strategy}
+    body = {"strategy": text}
     trained = _done(submit(api, out, "/trainings/start", body, detach=False, cancel_on_interrupt=True))
     summary = ", ".join(
         f"{key} {figure(value)}" for key, value in trained["result_summary"].items() if key in _TOLD
@@ -86,13 +86,15 @@ _THE_USERS = ("KTRDR_DATABASE_URL", "KTRDR_ALLOWED_WORKER_NETWORKS")  # the demo
 _TOLD = ("model_id", "best_epoch", "val_loss", "test_accuracy")
 
 
-def _first_unseen_day(name: str) -> str:
+def _document(name: str) -> tuple[str, str]:
+    """The text of a bundled strategy (not of a file of that name that lies here), and the first day after its training."""
     from ktrdr.strategies.library import StrategyLibrary, example_root  # lazy: loads the indicator catalog
 
-    end = StrategyLibrary([example_root()]).get(name).training_data.end_date
+    library = StrategyLibrary([example_root()])
+    end = library.get(name).training_data.end_date
     if end is None:
         raise click.UsageError(f"Strategy '{name}' trains on all dates, so nothing is left to test it on.")
-    return str(end + timedelta(days=1))
+    return library.text(name), str(end + timedelta(days=1))
 
 
 def _done(operation: Json | None) -> Json:

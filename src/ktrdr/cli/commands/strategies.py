@@ -14,6 +14,7 @@ from ktrdr.cli.client import Api, reworded
 from ktrdr.cli.options import a_name, api_command, json_option
 from ktrdr.cli.output import Output
 from ktrdr.errors import Conflict, InvalidInput, InvalidStrategy, NotFound
+from ktrdr.settings import home
 
 __all__ = ["explained", "read_strategy", "strategies"]
 
@@ -107,7 +108,8 @@ def new(name: str, output: Path | None, out: Output) -> None:
 @click.argument("strategy")
 @json_option
 def validate(strategy: str, out: Output) -> None:
-    """Check a YAML file, or an example by name; needs no backend. Exit code 2 lists every fault with its line."""
+    """Check a YAML file, or a strategy by name (in KTRDR_HOME/strategies or ./strategies, or an example); needs no
+    backend. Exit code 2 lists every fault with its line."""
     from ktrdr.strategies.library import StrategyLibrary, example_root  # lazy, see above
     from ktrdr.strategies.notes import notes_on
     from ktrdr.strategies.parse import parse_strategy
@@ -117,7 +119,8 @@ def validate(strategy: str, out: Output) -> None:
         if "strategy" in fields:
             parsed = parse_strategy(fields["strategy"], source=strategy)
         else:
-            parsed = StrategyLibrary([example_root()]).get(strategy)
+            roots = [home() / "strategies", Path.cwd() / "strategies", example_root()]
+            parsed = StrategyLibrary(roots).get(strategy)
     notes = [str(note) for note in notes_on(parsed)]
     facts = {"valid": True, "name": parsed.name, "symbols": list(parsed.symbols), "notes": notes}
     out.result(facts, f"{strategy}: valid. Strategy '{parsed.name}'.", *(f"  note: {note}" for note in notes))
