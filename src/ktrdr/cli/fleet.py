@@ -32,6 +32,7 @@ _STOP_S = 25.0  # the workers' own promise for SIGTERM
 _LOG_LIMIT = 10 << 20
 _STEADY_S = 60.0  # a part that lived so long starts again without delay
 _LONGEST_PAUSE_S = 30.0
+_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PER_PART = ("WORKER_ID", "WORKER_IP", "WORKER_PORT", "WORKER_ENDPOINT_URL")
 
 
@@ -169,7 +170,7 @@ class Fleet:
     def _launch(self, part: _Part) -> None:
         if part.log.exists() and part.log.stat().st_size > _LOG_LIMIT:
             part.log.replace(part.log.with_suffix(".log.1"))
-        with part.log.open("ab") as log:
+        with part.log.open("ab") as log, _signals_later():
             part.process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)
                 [sys.executable, "-m", "ktrdr", *part.arguments],
                 stdin=subprocess.DEVNULL,
@@ -230,13 +231,26 @@ def termination_as_interrupt() -> Iterator[None]:
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in signals}
+    before = {number: signal.signal(number, interrupt) for number in _POLITE}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _signals_later() -> Iterator[None]:
+    """Holds signals back: one that came inside Popen would lose the process that it had just made."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda which, _: came.append(which)) for number in _POLITE}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for which in came:
+            signal.raise_signal(which)
 
 
 def _end(parts: list[_Part]) -> None:
