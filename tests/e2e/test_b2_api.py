@@ -51,7 +51,7 @@ def test_b2_2_api_cancel(fleet: Any, slow_backtest: dict[str, Any]) -> None:
     started = fleet.api.post("/backtests/start", slow_backtest)
     running = in_status(fleet.api, started["operation_id"], "running")
     for _ in range(2):  # asked twice, it is still one cancel
-        fleet.api.delete(f"/operations/{started['operation_id']}/cancel")
+        fleet.api.request("DELETE", f"/operations/{started['operation_id']}/cancel")
     assert finished(fleet.api, started["operation_id"])["status"] == "cancelled"
     fleet.parts.wait_worker(running["worker_id"], "available")
 

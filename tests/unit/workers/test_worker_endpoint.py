@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.model import WorkerType
-from ktrdr.workers.endpoint import bind_host, bind_socket, endpoint_url, format_host, own_port, reachable_host
+from ktrdr.workers.endpoint import bind_host, bind_socket, endpoint_url, format_host, reachable_host
 from ktrdr.workers.settings import WorkerSettings
 
 
@@ -80,12 +82,25 @@ def test_brackets() -> None:
     assert [format_host(host) for host in ("::1", "[::1]", "a")] == ["[::1]", "[::1]", "a"]
 
 
-async def test_the_own_port_is_found() -> None:
+OWN_PORT = """
+import asyncio
+from ktrdr.workers.endpoint import bind_socket, own_port
+
+async def main():
     with bind_socket("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         assert await own_port(port) == port
         assert await own_port(1) == port
     assert await own_port(1, patience_s=0.1) == 1
+
+asyncio.run(main())
+"""
+
+
+def test_the_own_port_is_found() -> None:
+    """In a process of its own: what other tests listen on in this one would count too."""
+    done = subprocess.run([sys.executable, "-c", OWN_PORT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 async def test_answers_on_a_kept_alive_connection_are_not_held_back() -> None:
