@@ -48,7 +48,9 @@ class Postgres:
         self._run("initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8")
 
     def start(self) -> None:
-        """Start it, on the port it had before or on a free one."""
+        """Start it, on the port it had before or on a free one. Idempotent."""
+        if self._running:
+            return
         for attempt in range(1, _ATTEMPTS + 1):
             port = self.port or _free_port()
             options = f"-p {port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
@@ -63,8 +65,12 @@ class Postgres:
 
     def stop(self) -> None:
         """End it at once, as a crash would. Idempotent."""
-        if (self.data / "postmaster.pid").exists():
+        if self._running:
             self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.data))
+
+    @property
+    def _running(self) -> bool:
+        return (self.data / "postmaster.pid").exists()
 
     @property
     def log(self) -> Path:

@@ -46,7 +46,7 @@ class Words(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(Text(collation="C"))
+            return dialect.type_descriptor(String(collation="C"))
         length = getattr(self.impl, "length", None)
         return dialect.type_descriptor(Text() if length is None else String(length))
 

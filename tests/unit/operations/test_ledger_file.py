@@ -85,7 +85,9 @@ def test_a_reader_cannot_write(ledger: LedgerFile) -> None:
 
 def test_a_path_or_a_url_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "l 100%.db"
-    assert ledger_place(file) == ledger_place(str(file)) == ledger_place(f"sqlite:///{file}".replace("%", "%25"))
+    assert (
+        ledger_place(file) == ledger_place(str(file)) == ledger_place(f"sqlite:///{file}".replace("%", "%25"))
+    )
     assert ledger_place("relative.db").is_absolute()
 
 
@@ -93,7 +95,10 @@ def test_a_path_or_a_url_name_the_file(tmp_path: Path) -> None:
     ("where", "message"),
     [
         ("mysql://me:secret@db/ktrdr", "mysql://db/ktrdr': the ledger lives in SQLite or"),
-        ("postgresql+asyncpg://me:secret@db/ktrdr", r"postgresql\+asyncpg://db/ktrdr'.*through the driver psycopg"),
+        (
+            "postgresql+asyncpg://me:secret@db/ktrdr",
+            r"postgresql\+asyncpg://db/ktrdr'.*through the driver psycopg",
+        ),
         ("postgresql://me:secret@db", "'postgresql\\+psycopg://db' names no database"),
         ("postgresql://me:sec:ret@db:5432x/ktrdr", "is not a URL; characters like"),
         ("postgresql://me:secret/ktrdr", "is not a URL; characters like"),

@@ -15,7 +15,7 @@ _PAGE = ["created_us", "operation_id"]
 def _words(length: int | None = None) -> sa.types.TypeEngine[str]:
     """Text; in PostgreSQL of any length and ordered by bytes, as SQLite has it."""
     plain = sa.Text() if length is None else sa.String(length)
-    return plain.with_variant(sa.Text(collation="C"), "postgresql")
+    return plain.with_variant(sa.String(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
