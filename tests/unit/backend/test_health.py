@@ -15,7 +15,7 @@ from ktrdr.errors import NotFound, Unavailable
 from ktrdr.operations.events import Accepted, Event, Progressed
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.memory import MemoryStore
-from ktrdr.operations.model import Operation, OperationType
+from ktrdr.operations.model import ModelRecord, Operation, OperationType
 from support.control_plane import STILL, ControlPlane, calm, settle, spec_of
 
 
@@ -399,11 +399,13 @@ class AbsentLedger(MemoryStore):
         self._answer()
         return await super().spec(digest)
 
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
         if self.leaves_at is not None and isinstance(event, self.leaves_at):
             self.away = True
         self._answer()
-        return await super().apply(operation_id, event, now)
+        return await super().apply(operation_id, event, now, model=model)
 
     def _answer(self) -> None:
         if self.away:
