@@ -53,8 +53,7 @@ def test_training_and_backtest_with_the_ledger_in_postgresql(alone: Parts, postg
             "backend", "start", "--port", "0", env=environment(alone.root / "other", KTRDR_DATABASE_URL=url)
         )
         assert second.returncode == 1
-        assert "in use by another backend (ktrdr backend " in second.stderr
-        assert f" {again.pid} at 127.0.0.1" in second.stderr
+        assert f"in use by another backend (ktrdr backend {again.pid} on " in second.stderr
         assert "Traceback" not in second.stderr
 
         api.post(f"/operations/{endless}/cancel")

@@ -71,8 +71,8 @@ def test_one_backend_owns_a_ledger_at_a_time(postgres: Postgres, database: str) 
     url = postgres.url(database)
     first = opened(url)
     message = refusal(url, Unavailable)
-    assert f"in use by another backend (ktrdr backend {socket.gethostname()[:30]}" in message
-    assert f" {os.getpid()} at 127.0.0.1" in message
+    assert f"in use by another backend (ktrdr backend {os.getpid()} on {socket.gethostname()[:30]}" in message
+    assert " at 127.0.0.1)" in message
     opened(postgres.url(postgres.database())).close()  # another database is another ledger
     first.close()
     first.close()

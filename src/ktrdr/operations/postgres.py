@@ -213,7 +213,7 @@ class LedgerServer:
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,
             "client_encoding": "utf8",
-            "application_name": f"ktrdr backend {socket.gethostname()} {os.getpid()}"[:63],
+            "application_name": f"ktrdr backend {os.getpid()} on {socket.gethostname()}"[:63],
         }
         return {name: value for name, value in ours.items() if name not in self.url.query}
 
