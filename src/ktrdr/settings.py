@@ -17,6 +17,7 @@ __all__ = [
     "ControlSettings",
     "api_token",
     "api_url",
+    "database_url",
     "enrolment_token",
     "home",
     "read_choice",
@@ -87,6 +88,11 @@ def api_token(environ: Environment | None = None) -> str | None:
 def enrolment_token(environ: Environment | None = None) -> str | None:
     """What workers and the backend show each other: ``KTRDR_ENROLMENT_TOKEN``, or the API token without it."""
     return _secret("KTRDR_ENROLMENT_TOKEN", environ) or api_token(environ)
+
+
+def database_url(environ: Environment | None = None) -> str | None:
+    """``KTRDR_DATABASE_URL`` or the content of the file ``KTRDR_DATABASE_URL_FILE``; None: the file in the home."""
+    return _secret("KTRDR_DATABASE_URL", environ)
 
 
 def _secret(name: str, environ: Environment | None) -> str | None:

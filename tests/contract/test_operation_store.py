@@ -12,6 +12,7 @@ from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.testing.store_contract import OperationStoreContract
+from support.postgres import Postgres
 
 
 class TestMemoryStore(OperationStoreContract):
@@ -40,3 +41,19 @@ class TestSqlStoreOnPythonsOwnSqlite(OperationStoreContract):
         store = SqlStore(f"sqlite:///{tmp_path / 'ledger.db'}", module=sqlite3.dbapi2)
         yield store
         await store.close()
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    return postgres.database()
+
+
+class TestSqlStoreOnPostgres(OperationStoreContract):
+    """Over a throw-away PostgreSQL server, one emptied database for all tests."""
+
+    @pytest.fixture
+    async def store(self, postgres: Postgres, database: str) -> AsyncIterator[OperationStore]:
+        store = SqlStore(postgres.url(database))
+        yield store
+        await store.close()
+        postgres.execute(database, "TRUNCATE specs, operations, workers, models")

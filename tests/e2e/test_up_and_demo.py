@@ -112,7 +112,8 @@ def test_a_home_serves_one_fleet(tmp_path: Path) -> None:
 @pytest.mark.e2e
 def test_demo_shows_the_whole_path(tmp_path: Path) -> None:
     before = {p.pid for p in psutil.process_iter()}
-    done = ktrdr("demo", env=environment(tmp_path / "unused"), cwd=tmp_path, timeout_s=400)
+    mine = dict.fromkeys(("KTRDR_DATABASE_URL", "KTRDR_DATABASE_URL_FILE"), "/nowhere/database")
+    done = ktrdr("demo", env=environment(tmp_path / "unused", **mine), cwd=tmp_path, timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
     page, picture = tmp_path / "ktrdr-demo" / "report.html", tmp_path / "ktrdr-demo" / "report.png"
     assert str(Path("ktrdr-demo", "report.html")) in done.stdout

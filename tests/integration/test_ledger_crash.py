@@ -12,6 +12,7 @@ import pytest
 
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql import SqlStore
+from support.postgres import Postgres
 
 pytestmark = pytest.mark.integration
 
@@ -37,9 +38,18 @@ asyncio.run(main())
 """
 
 
-def acknowledged_before_a_kill(path: Path, acknowledgements: int) -> list[list[str]]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A ledger of its own in either database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "ledger.db")
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url(server.database())
+
+
+def acknowledged_before_a_kill(where: str, acknowledgements: int) -> list[list[str]]:
     """Let a process write until it has acknowledged that many changes, kill it, return all that it acknowledged."""
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", WRITER, where], stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout as acknowledged:
         try:
@@ -52,11 +62,10 @@ def acknowledged_before_a_kill(path: Path, acknowledgements: int) -> list[list[s
 
 
 @pytest.mark.parametrize("acknowledgements", [1, 300])
-async def test_every_acknowledged_change_is_there_after_kill_9(tmp_path: Path, acknowledgements: int) -> None:
-    path = tmp_path / "ledger.db"
-    acknowledged = await asyncio.to_thread(acknowledged_before_a_kill, path, acknowledgements)
+async def test_every_acknowledged_change_is_there_after_kill_9(where: str, acknowledgements: int) -> None:
+    acknowledged = await asyncio.to_thread(acknowledged_before_a_kill, where, acknowledgements)
     assert len(acknowledged) >= acknowledgements
-    store = SqlStore(path)
+    store = SqlStore(where)
     try:
         for kind, name, *digest in acknowledged:
             operation = await store.get(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ktrdr.errors import InvalidSetting
 from ktrdr.protocol.transports import Network
-from ktrdr.settings import ControlSettings, api_token, enrolment_token, home
+from ktrdr.settings import ControlSettings, api_token, database_url, enrolment_token, home
 
 __all__ = ["LOOPBACK", "PRIVATE", "BackendConfig", "is_loopback", "read_networks"]
 
@@ -56,12 +56,12 @@ def read_networks(text: str) -> tuple[Network, ...]:
 class BackendConfig:
     """A backend's settings.
 
-    ``database`` is a URL or None for the SQLite file in ``home``. ``networks``: where workers' endpoints may lie.
-    ``loopback_only``: the server is bound to loopback, so only local names are accepted as Host.
+    ``database`` is a URL (SQLite or PostgreSQL) or None for the SQLite file in ``home``. ``networks``: where
+    workers' endpoints may lie. ``loopback_only``: the server is bound to loopback, so only local names are accepted as Host.
     """
 
     home: Path
-    database: str | None = None
+    database: str | None = field(default=None, repr=False)  # may hold a password
     control: ControlSettings = field(default_factory=ControlSettings)
     api_token: str | None = None
     worker_token: str | None = None
@@ -94,7 +94,7 @@ class BackendConfig:
         root = home(env)
         return cls(
             home=root,
-            database=env.get("KTRDR_DATABASE_URL") or None,
+            database=database_url(env),
             control=ControlSettings.from_environment(env),
             api_token=token,
             worker_token=enrolment_token(env),

@@ -13,7 +13,7 @@ from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WORKER_TYPE, WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import InvalidInput, InvalidTransition, NoAnswer, NotFound, ServerUnreachable
+from ktrdr.errors import InvalidInput, InvalidTransition, NoAnswer, NotFound, ServerUnreachable, Unavailable
 from ktrdr.operations.events import Accepted, Assigned, Finished, Refused, Unreachable
 from ktrdr.operations.model import (
     Assignment,
@@ -35,6 +35,7 @@ _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 _FIRST_LOOK = 64  # pending operations read at first; more only if a free worker found nothing among them
 _REFUSALS_PER_PASS = 3
 _BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.5, 15.0
+_LEDGER_AWAY_S = 1.0
 
 NeedsProbe = Callable[[str], None]
 
@@ -79,6 +80,9 @@ class Dispatcher:
             self._woken.clear()
             try:
                 await self.dispatch_pending()
+            except Unavailable as error:
+                _log.warning("Dispatching failed: %s", error)
+                asyncio.get_running_loop().call_later(_LEDGER_AWAY_S, self.wake)
             except Exception:  # the edge of a background job: the loop outlives everything
                 _log.exception("Dispatching failed; trying again")
                 asyncio.get_running_loop().call_later(1.0, self.wake)
@@ -144,8 +148,19 @@ class Dispatcher:
         """Tell the worker until its answer is known or the assignment no longer counts.
 
         ``doubtful``: an earlier request may have reached it (after a restart of the backend), so that a refused
-        connection proves nothing.
+        connection proves nothing. While the ledger is away nothing can be concluded; then the worker is asked again.
         """
+        while True:
+            try:
+                if not doubtful or await self._still_assigned(operation.operation_id, assignment):
+                    await self._deliver(operation, assignment, doubtful)
+                return
+            except Unavailable as error:
+                _log.warning("Starting %s waits for the ledger: %s", operation.operation_id, error)
+            doubtful = True
+            await asyncio.sleep(_LEDGER_AWAY_S)
+
+    async def _deliver(self, operation: Operation, assignment: Assignment, doubtful: bool) -> None:
         operation_id = operation.operation_id
         try:
             spec = _SPEC.validate_json(await self._operations.store.spec(operation.spec_digest))

@@ -11,7 +11,7 @@ from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import KtrdrError, NotFound
+from ktrdr.errors import KtrdrError, NotFound, Unavailable
 from ktrdr.operations.events import LeaseExpired, NotMine, WorkerLost
 from ktrdr.operations.model import Assignment
 from ktrdr.protocol.messages import HealthView
@@ -30,7 +30,8 @@ class HealthLoop:
     - A probe that names (operation, attempt) renews that operation's lease; it never changes a terminal one.
     - A worker that is idle although it accepted an attempt before the probe was sent is asked once more, for the
       operation itself; only if it does not know it, the attempt is lost.
-    - After a start of the backend no lease ends before one full lease has passed.
+    - After a start of the backend no lease ends before one full lease has passed; nor after the ledger was away,
+      because nobody could renew one meanwhile.
     - No exception ends the loops.
     """
 
@@ -65,6 +66,8 @@ class HealthLoop:
     async def _guarded(self, what: str, work: Awaitable[None]) -> None:
         try:
             await work
+        except Unavailable as error:
+            _log.warning("%s failed: %s", what, error)
         except Exception:  # the edge of a background job: the loop outlives everything
             _log.exception("%s failed; going on", what)
 
@@ -144,9 +147,14 @@ class HealthLoop:
     async def sweep(self) -> None:
         """End the leases that nobody renewed."""
         now = self._clock.now()
+        try:
+            live = await self._operations.store.live()
+        except Unavailable:
+            self.leases_honoured_until = now + timedelta(seconds=self._control.lease_s)
+            raise
         if now < self.leases_honoured_until:
             return
-        for operation in await self._operations.store.live():
+        for operation in live:
             assignment, end = operation.assignment, operation.lease_expires_at
             if assignment is not None and end is not None and end <= now:
                 _log.warning("The lease of %s on %s ended", operation.operation_id, assignment.worker_id)

@@ -109,8 +109,10 @@ def run_backend(
     ------
     InvalidSetting
         If the port is taken, a setting cannot be used, or ``host`` is not loopback and there is no token.
+    MissingExtra
+        If the ledger is in PostgreSQL and its driver is not installed.
     Unavailable
-        If another backend uses the ledger.
+        If another backend uses the ledger, or its database does not answer.
     """
     config = config or BackendConfig.from_environment(host)
     owned = sock or listen(host, port)

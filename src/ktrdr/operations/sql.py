@@ -40,6 +40,8 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
+from ktrdr.operations.place import ledger_place
+from ktrdr.operations.postgres import LedgerServer
 from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
 from ktrdr.operations.rows import (
     model_from_row,
@@ -49,7 +51,7 @@ from ktrdr.operations.rows import (
     row_of_worker,
     worker_from_row,
 )
-from ktrdr.operations.sqlite import LedgerFile, ledger_path
+from ktrdr.operations.sqlite import LedgerFile
 from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore, absent
 from ktrdr.operations.tables import models, operations, specs, workers
 from ktrdr.operations.writer import GroupWriter
@@ -65,37 +67,42 @@ _DISPATCH_ORDER = (operations.c.priority.desc(), *_OLDEST_FIRST)
 
 
 class SqlStore(OperationStore):
-    """A durable ledger in a SQLite file.
+    """A durable ledger in a SQLite file or a PostgreSQL database.
 
-    Opening makes or migrates the tables and takes the file's lock, so one process owns a ledger at a time. Changes
+    Opening makes or migrates the tables and takes the ledger's lock, so one process owns a ledger at a time. Changes
     run on one writer thread (:class:`GroupWriter`), reads on ``_READERS`` others; an event loop never blocks.
 
     Parameters
     ----------
     where
-        A path, or an ``sqlite:///`` URL.
+        A path, an ``sqlite:///`` URL, or a ``postgresql+psycopg://`` URL.
     max_failures
         Handed to ``machine.step``.
     module
-        The DB-API module to use instead of the newest SQLite found.
+        The DB-API module to use instead of the newest SQLite found, or of psycopg.
 
     Raises
     ------
-    InvalidSetting, Unavailable
-        As :class:`ktrdr.operations.sqlite.LedgerFile`.
+    InvalidSetting, MissingExtra, Unavailable
+        As :class:`ktrdr.operations.sqlite.LedgerFile` and :class:`ktrdr.operations.postgres.LedgerServer`.
     """
 
     def __init__(self, where: str | Path, *, max_failures: int = 3, module: ModuleType | None = None) -> None:
         self._max_failures = max_failures
-        self._file = LedgerFile(ledger_path(where), readers=_READERS, module=module)
-        self._writer = GroupWriter(self._file.writer, self._file.translate)
+        place = ledger_place(where)
+        self._ledger: LedgerFile | LedgerServer
+        if isinstance(place, Path):
+            self._ledger = LedgerFile(place, readers=_READERS, module=module)
+        else:
+            self._ledger = LedgerServer(place, readers=_READERS, module=module)
+        self._writer = GroupWriter(self._ledger.writer, self._ledger.translate)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
         self._closed = False
 
     @property
-    def path(self) -> Path:
-        """The ledger's file."""
-        return self._file.path
+    def name(self) -> str:
+        """Where the ledger is: the file's path, or the database's URL without credentials."""
+        return self._ledger.name
 
     @property
     def transactions(self) -> int:
@@ -192,7 +199,7 @@ class SqlStore(OperationStore):
     def _close(self) -> None:
         self._writer.close()
         self._readers.shutdown()
-        self._file.close()
+        self._ledger.close()
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.wrap_future(self._writer.run(work))
@@ -204,10 +211,10 @@ class SqlStore(OperationStore):
 
     def _read_now(self, work: Callable[[Connection], T]) -> T:
         try:
-            with self._file.reader.begin() as connection:
+            with self._ledger.reader.begin() as connection:
                 return work(connection)
         except DBAPIError as error:
-            raise self._file.translate(error) from None
+            raise self._ledger.translate(error) from None
 
 
 def _in(status: OperationStatus) -> ColumnElement[bool]:

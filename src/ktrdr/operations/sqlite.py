@@ -10,18 +10,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
-from ktrdr.operations.tables import SCHEMA
+from ktrdr.operations.schema import migrate
 
-__all__ = ["LedgerFile", "Lock", "driver", "journal_for", "ledger_path"]
+__all__ = ["LedgerFile", "Lock", "driver", "journal_for"]
 
 _WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
 _BUSY_S = 10.0
-_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def journal_for(version: tuple[int, ...]) -> Literal["wal", "delete"]:
@@ -40,36 +38,6 @@ def driver(preferred: str = "pysqlite3.dbapi2") -> ModuleType:
         return importlib.import_module(preferred)
     except ImportError:
         return sqlite3.dbapi2
-
-
-def ledger_path(where: str | Path) -> Path:
-    """The file meant by a path or an ``sqlite:///`` URL.
-
-    Raises
-    ------
-    InvalidSetting
-        If it is a URL of another database, or of none at all.
-    """
-    if isinstance(where, Path) or "://" not in where:
-        return Path(where).expanduser().absolute()
-    try:
-        url = make_url(where)
-    except ArgumentError:
-        raise InvalidSetting(
-            f"KTRDR_DATABASE_URL='{where}' is not a URL. Example: sqlite:////var/lib/ktrdr/ledger.db"
-        ) from None
-    if url.get_backend_name() != "sqlite":
-        shown = url.render_as_string(hide_password=True)
-        raise InvalidSetting(
-            f"KTRDR_DATABASE_URL='{shown}': this version keeps its ledger in SQLite. "
-            "Example: sqlite:////var/lib/ktrdr/ledger.db"
-        )
-    if not url.database or url.database == ":memory:":
-        raise InvalidSetting(
-            f"KTRDR_DATABASE_URL='{where}' names no file; a ledger must survive its process. "
-            "Example: sqlite:////var/lib/ktrdr/ledger.db"
-        )
-    return Path(url.database).expanduser().absolute()
 
 
 class Lock:
@@ -110,6 +78,7 @@ class LedgerFile:
 
     def __init__(self, path: Path, *, readers: int = 2, module: ModuleType | None = None) -> None:
         self.path = path
+        self.name = str(path)
         self.module = module or driver()
         self.journal = journal_for(self.module.sqlite_version_info)
         try:
@@ -204,44 +173,4 @@ class LedgerFile:
         finally:
             raw.close()
         with self.writer.begin() as connection:
-            migrate(connection, self.path)
-
-
-def migrate(connection: Connection, path: Path) -> None:
-    """Bring the tables to ``SCHEMA`` inside the connection's transaction: all of it or nothing.
-
-    Raises
-    ------
-    InvalidSetting
-        If a newer ktrdr made them, or something else did.
-    """
-    names = set(inspect(connection).get_table_names())
-    if "alembic_version" in names:
-        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        if version == SCHEMA:
-            return
-    elif names:
-        raise InvalidSetting(
-            f"{path} is a database of another program (tables: {', '.join(sorted(names)[:5])}). Point "
-            "KTRDR_DATABASE_URL at a file of its own."
-        )
-    else:
-        version = None
-    _upgrade(connection, path, version)
-
-
-def _upgrade(connection: Connection, path: Path, version: str | None) -> None:
-    from alembic import command  # lazy: takes a fifth of a second, and only the first start needs it
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if version is not None and version not in known:
-        raise InvalidSetting(
-            f"The ledger {path} was written by a newer ktrdr (schema {version}; this one knows up to {SCHEMA}). "
-            "Upgrade ktrdr: pip install --upgrade ktrdr; or use another KTRDR_HOME. Nothing was changed."
-        )
-    config.attributes["connection"] = connection
-    command.upgrade(config, SCHEMA)
+            migrate(connection, str(self.path))

@@ -5,9 +5,12 @@ The migrations under ``migrations/versions`` make these tables; a test holds the
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
+    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -16,8 +19,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
 from ktrdr.operations.model import OperationStatus
 
@@ -28,51 +33,74 @@ SCHEMA = "0001"
 
 metadata = MetaData()
 
+
+class Words(TypeDecorator[str]):
+    """Text that both databases treat alike: of any length, ordered by its bytes.
+
+    PostgreSQL would order by the language of the server and refuse what is longer than declared; it cannot store NUL,
+    which becomes the replacement character there.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(String(collation="C"))
+        length = getattr(self.impl, "length", None)
+        return dialect.type_descriptor(Text() if length is None else String(length))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is not None and dialect.name == "postgresql":
+            return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        return value
+
+
 specs = Table(
     "specs",
     metadata,
-    Column("digest", String(64), primary_key=True),
+    Column("digest", Words(64), primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
 
 operations = Table(
     "operations",
     metadata,
-    Column("operation_id", String(128), primary_key=True),
-    Column("operation_type", String(32), nullable=False),
-    Column("status", String(16), nullable=False),
+    Column("operation_id", Words(128), primary_key=True),
+    Column("operation_type", Words(32), nullable=False),
+    Column("status", Words(16), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),
-    Column("spec_digest", String(64), ForeignKey("specs.digest"), nullable=False),
-    Column("parent_operation_id", String(128)),
-    Column("idempotency_key", String(255)),
-    Column("requirements", Text, nullable=False),
+    Column("spec_digest", Words(64), ForeignKey("specs.digest"), nullable=False),
+    Column("parent_operation_id", Words(128)),
+    Column("idempotency_key", Words(255)),
+    Column("requirements", Words(), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("child_deaths", Integer, nullable=False),
-    Column("worker_id", String(128)),
-    Column("instance_id", String(128)),
+    Column("worker_id", Words(128)),
+    Column("instance_id", Words(128)),
     Column("lease_expires_us", BigInteger),
     Column("not_before_us", BigInteger),
     Column("started_us", BigInteger),
     Column("completed_us", BigInteger),
     Column("cancel_requested_us", BigInteger),
-    Column("checkpoint_digest", String(64)),
-    Column("progress", Text),
-    Column("error", Text),
-    Column("summary", Text),
-    Column("artifacts", Text, nullable=False),
-    Column("story", Text, nullable=False),
+    Column("checkpoint_digest", Words(64)),
+    Column("progress", Words()),
+    Column("error", Words()),
+    Column("summary", Words()),
+    Column("artifacts", Words(), nullable=False),
+    Column("story", Words(), nullable=False),
 )
 
 workers = Table(
     "workers",
     metadata,
-    Column("worker_id", String(128), primary_key=True),
-    Column("worker_type", String(32), nullable=False),
-    Column("endpoint_url", Text, nullable=False),
-    Column("instance_id", String(128), nullable=False),
-    Column("capabilities", Text, nullable=False),
+    Column("worker_id", Words(128), primary_key=True),
+    Column("worker_type", Words(32), nullable=False),
+    Column("endpoint_url", Words(), nullable=False),
+    Column("instance_id", Words(128), nullable=False),
+    Column("capabilities", Words(), nullable=False),
     Column("registered_us", BigInteger, nullable=False),
     Column("draining", Integer, nullable=False),
 )
@@ -80,14 +108,14 @@ workers = Table(
 models = Table(
     "models",
     metadata,
-    Column("model_id", String(255), primary_key=True),
-    Column("bundle_digest", String(64), nullable=False),
-    Column("strategy_name", String(255), nullable=False),
-    Column("operation_id", String(128), nullable=False),
+    Column("model_id", Words(255), primary_key=True),
+    Column("bundle_digest", Words(64), nullable=False),
+    Column("strategy_name", Words(255), nullable=False),
+    Column("operation_id", Words(128), nullable=False),
     Column("created_us", BigInteger, nullable=False),
-    Column("symbols", Text, nullable=False),
-    Column("timeframes", Text, nullable=False),
-    Column("metrics", Text, nullable=False),
+    Column("symbols", Words(), nullable=False),
+    Column("timeframes", Words(), nullable=False),
+    Column("metrics", Words(), nullable=False),
 )
 
 _PAGE = (operations.c.created_us, operations.c.operation_id)

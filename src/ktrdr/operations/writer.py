@@ -113,6 +113,8 @@ class GroupWriter:
         try:
             result = work(connection)
         except BaseException as error:  # handed to the caller; the others of the batch go on
+            if connection.invalidated:
+                raise  # the session is gone, and with it the whole transaction
             savepoint.rollback()
             return None, self._translate(error)
         savepoint.commit()

@@ -10,6 +10,7 @@ from ktrdr.settings import (
     ControlSettings,
     api_token,
     api_url,
+    database_url,
     home,
     read_choice,
     read_number,
@@ -57,6 +58,14 @@ def test_the_token_may_come_from_a_file(tmp_path: Path) -> None:
     assert api_token({}) is None
     with pytest.raises(InvalidSetting, match=r"KTRDR_API_TOKEN_FILE=.* cannot be read: No such file"):
         api_token({"KTRDR_API_TOKEN_FILE": str(tmp_path / "absent")})
+
+
+def test_the_database_may_come_from_a_file_because_it_may_hold_a_password(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql+psycopg://me:secret@db/ktrdr\n")
+    assert database_url({"KTRDR_DATABASE_URL_FILE": str(file)}) == "postgresql+psycopg://me:secret@db/ktrdr"
+    assert database_url({"KTRDR_DATABASE_URL": "sqlite:////l.db"}) == "sqlite:////l.db"
+    assert database_url({}) is None
 
 
 def test_control_settings_read_their_names_and_take_fractions() -> None:

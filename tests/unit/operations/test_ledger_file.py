@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import URL, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
 from ktrdr.operations.model import OperationStatus
+from ktrdr.operations.place import ledger_place, shown
 from ktrdr.operations.sql import SqlStore
-from ktrdr.operations.sqlite import LedgerFile, driver, journal_for, ledger_path
+from ktrdr.operations.sqlite import LedgerFile, driver, journal_for
 from ktrdr.operations.store import OperationQuery
 from ktrdr.operations.tables import SCHEMA, metadata, operations
 from ktrdr.testing.operations import T0, a_submission
@@ -84,14 +85,23 @@ def test_a_reader_cannot_write(ledger: LedgerFile) -> None:
 
 def test_a_path_or_a_url_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "l 100%.db"
-    assert ledger_path(file) == ledger_path(str(file)) == ledger_path(f"sqlite:///{file}".replace("%", "%25"))
-    assert ledger_path("relative.db").is_absolute()
+    assert (
+        ledger_place(file) == ledger_place(str(file)) == ledger_place(f"sqlite:///{file}".replace("%", "%25"))
+    )
+    assert ledger_place("relative.db").is_absolute()
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("postgresql+psycopg://me:secret@db/ktrdr", r"me:\*\*\*@db.*keeps its ledger in SQLite"),
+        ("mysql://me:secret@db/ktrdr", "mysql://db/ktrdr': the ledger lives in SQLite or"),
+        (
+            "postgresql+asyncpg://me:secret@db/ktrdr",
+            r"postgresql\+asyncpg://db/ktrdr'.*through the driver psycopg",
+        ),
+        ("postgresql://me:secret@db", "'postgresql\\+psycopg://db' names no database"),
+        ("postgresql://me:sec:ret@db:5432x/ktrdr", "is not a URL; characters like"),
+        ("postgresql://me:secret/ktrdr", "is not a URL; characters like"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("://", "is not a URL"),
@@ -99,9 +109,17 @@ def test_a_path_or_a_url_name_the_file(tmp_path: Path) -> None:
 )
 def test_other_databases_are_refused_with_an_example(where: str, message: str) -> None:
     with pytest.raises(InvalidSetting, match=message) as caught:
-        ledger_path(where)
+        ledger_place(where)
     assert "secret" not in str(caught.value)
     assert "sqlite:////var/lib/ktrdr/ledger.db" in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgresql", "postgres"])
+def test_postgresql_may_be_named_as_others_do(scheme: str) -> None:
+    place = ledger_place(f"{scheme}://me:p%40ss@db:5433/ktrdr?sslmode=require")
+    assert isinstance(place, URL)
+    assert (place.drivername, place.password, place.port) == ("postgresql+psycopg", "p@ss", 5433)
+    assert shown(place) == "postgresql+psycopg://db:5433/ktrdr"
 
 
 # --- the lock -----------------------------------------------------------------------------------------------------
@@ -206,7 +224,7 @@ def test_errors_of_the_driver_are_put_into_words(ledger: LedgerFile) -> None:
 
 async def test_a_closed_ledger_says_so(path: Path) -> None:
     store = SqlStore(path)
-    assert store.path == path
+    assert store.name == str(path)
     await store.close()
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
@@ -227,7 +245,7 @@ async def test_submissions_that_come_together_share_transactions(path: Path) -> 
 async def test_damage_met_while_reading_is_put_into_words(path: Path) -> None:
     store = SqlStore(path)
     try:
-        with store._file.writer.begin() as connection:
+        with store._ledger.writer.begin() as connection:
             connection.execute(text("ALTER TABLE models RENAME TO lost"))
         with pytest.raises(KtrdrError, match=r"ledger\.db failed: no such table: models"):
             await store.models()
@@ -299,7 +317,7 @@ async def test_the_common_questions_use_their_index(path: Path, method: str, ind
 
     store = SqlStore(path)
     sent: list[tuple[str, object]] = []
-    engine = store._file.reader
+    engine = store._ledger.reader
     event.listen(engine, "before_cursor_execute", lambda *a: sent.append((a[2], a[3])))
     questions = {
         "pending": lambda: store.pending(T0, 10),

@@ -82,7 +82,8 @@ def _show(api: Api, strategy: str, text: str, first_unseen: str) -> str:
     return str(tested["operation_id"])
 
 
-_THE_USERS = ("KTRDR_DATABASE_URL", "KTRDR_ALLOWED_WORKER_NETWORKS")  # the demo's fleet is nobody else's
+# the demo's fleet is nobody else's
+_THE_USERS = ("KTRDR_DATABASE_URL", "KTRDR_DATABASE_URL_FILE", "KTRDR_ALLOWED_WORKER_NETWORKS")
 _TOLD = ("model_id", "best_epoch", "val_loss", "test_accuracy")
 
 
