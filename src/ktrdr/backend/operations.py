@@ -69,6 +69,7 @@ class OperationsService:
         self._control = control
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
+        self.observe: Callable[[Transition], None] = lambda _: None
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -79,6 +80,7 @@ class OperationsService:
         """
         transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
         self._follow(transition.operation, event)
+        self.observe(transition)
         for command in transition.commands:
             self._carry_out(command)
         self._hub.changed(operation_id)

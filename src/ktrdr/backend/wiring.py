@@ -19,6 +19,7 @@ from ktrdr.backend.enrolment import Enrolment
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.hub import Hub
+from ktrdr.backend.metrics import BackendMetrics
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.orchestrator import Resources
 from ktrdr.backend.registry import WorkerRegistry
@@ -70,6 +71,8 @@ class Backend:
         self.operations = OperationsService(
             self.store, self.registry, self.fleet, self.hub, self.clock, config.control
         )
+        self.metrics = BackendMetrics(config.version)
+        self.operations.observe = self.metrics.observe
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)
         self.dispatcher = Dispatcher(
             self.operations,

@@ -54,6 +54,7 @@ class FakeWorker:
         self.probes = 0
         self.script: list[str] = []
         self.draining = False
+        self.extra: dict[str, Any] = {}  # what else it says of itself when probed
         self.gate = asyncio.Event()  # reads of an operation wait for it
         self.gate.set()
         self.health_gate = asyncio.Event()  # answers to probes wait for it
@@ -118,6 +119,7 @@ class FakeWorker:
             "worker_id": self.worker_id,
             "instance_id": self.instance_id,
             "version": self.version,
+            **self.extra,
         }
 
 
