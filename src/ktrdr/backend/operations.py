@@ -12,6 +12,7 @@ from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable
+from ktrdr.logs import about
 from ktrdr.operations.events import (
     CancelRequested,
     CancelWorker,
@@ -78,13 +79,14 @@ class OperationsService:
 
         ``model`` is listed from the moment on that the event completes the operation which delivered it.
         """
-        transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
-        self._follow(transition.operation, event)
-        self.observe(transition)
-        for command in transition.commands:
-            self._carry_out(command)
-        self._hub.changed(operation_id)
-        return transition
+        with about(operation_id=operation_id):
+            transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
+            self._follow(transition.operation, event)
+            self.observe(transition)
+            for command in transition.commands:
+                self._carry_out(command)
+            self._hub.changed(operation_id)
+            return transition
 
     def lease_end(self) -> datetime:
         """When a lease that is renewed now ends."""
@@ -108,9 +110,11 @@ class OperationsService:
             case Wake():
                 self.wake()
             case CancelWorker(operation_id, assignment):
-                self._fleet.spawn(self._cancel_at(operation_id, assignment), f"cancel {operation_id}")
+                work, name = self._cancel_at(operation_id, assignment), f"cancel {operation_id}"
+                self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
             case StopStray(operation_id, assignment):
-                self._fleet.spawn(self._stop_at(operation_id, assignment), f"stop {operation_id}")
+                work, name = self._stop_at(operation_id, assignment), f"stop {operation_id}"
+                self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
 
     async def _cancel_at(self, operation_id: str, assignment: Assignment) -> None:
         try:

@@ -126,7 +126,12 @@ class Backend:
             if operation.status is OperationStatus.ASSIGNED:
                 # whether the worker heard of it is unknown; telling it again is harmless
                 work = self.dispatcher.deliver(operation, assignment, doubtful=True)
-                self.fleet.spawn(work, f"start {operation.operation_id}")
+                self.fleet.spawn(
+                    work,
+                    f"start {operation.operation_id}",
+                    operation_id=operation.operation_id,
+                    worker_id=assignment.worker_id,
+                )
             else:
                 self.registry.adopt(assignment, operation.operation_id)
         for loop in (self.dispatcher.run(), self.health.run_probes(), self.health.run_sweeps()):

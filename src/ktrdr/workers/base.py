@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import Conflict, InvalidInput, KtrdrError, WorkerBusy
+from ktrdr.logs import about
 from ktrdr.operations.ids import new_operation_id
 from ktrdr.operations.model import OperationType, WorkerType
 from ktrdr.protocol.artifact_client import CachedArtifacts
@@ -113,7 +114,9 @@ class WorkerAPIBase(ABC):
             api_urls=",".join(settings.api_urls),
             token=settings.credential,
             job=job,
-            log_level=settings.log_level,
+            worker_id=self.worker_id,
+            log=settings.log,
+            secrets=settings.tokens,
         )
         self._link = self._make_link(transport, uploads)
         self._registration = self._make_registration()
@@ -265,7 +268,8 @@ class WorkerAPIBase(ABC):
             raise
         current = self.slot.current
         if current is not None and current.run is run and run not in self._work:
-            self._work[run] = self._spawn(self._see_through(current))
+            with about(operation_id=operation_id, worker_id=self.worker_id):
+                self._work[run] = self._spawn(self._see_through(current))
         return run
 
     def _stop_outdated(self, operation_id: str) -> None:

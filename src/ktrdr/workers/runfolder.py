@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ktrdr.logs import LogFormat
+
 __all__ = ["Outcome", "RunFolder", "Ticket"]
 
 
@@ -24,7 +26,9 @@ class Ticket:
     spec: str
     cache: str
     api_urls: str
+    worker_id: str = ""
     log_level: str = "INFO"
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
