@@ -129,6 +129,7 @@ class HealthLoop:
             await self._operations.vouch(
                 record.worker_id, record.instance_id, view.current_operation, view.current_attempt, progress
             )
+            self._operations.logs.noticed(worker, view)
         if fresh and accepted is not None and view.current_operation != accepted[0]:
             await self._missing(worker, *accepted)
         if was_away or view.worker_status == "idle":

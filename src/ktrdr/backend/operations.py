@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.hub import Hub
+from ktrdr.backend.joblogs import JobLogs
 from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
@@ -61,8 +62,10 @@ class OperationsService:
         hub: Hub,
         clock: Clock,
         control: ControlSettings,
+        logs: JobLogs,
     ) -> None:
         self.store = store
+        self.logs = logs
         self._registry = registry
         self._fleet = fleet
         self._hub = hub
@@ -104,6 +107,7 @@ class OperationsService:
         self._registry.release(assignment.worker_id, operation_id, operation.attempt)
         if operation.status.terminal:
             self.progress.forget(operation_id)
+            self.logs.settled(operation)
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -166,6 +170,8 @@ class OperationsService:
             delivery = delivery.model_copy(
                 update={"summary": delivery.summary | {"model_id": model.model_id}}
             )
+        if delivery.attempt <= operation.attempt and not operation.status.terminal:
+            await self.logs.keep(delivery)
         await self.apply(delivery.operation_id, _event_of(delivery, assignment), model)
 
     async def _model_of(self, operation: Operation, delivery: DeliverRequest) -> ModelRecord:
@@ -195,6 +201,7 @@ class OperationsService:
     async def delete(self, operation_id: str) -> None:
         """Forget an operation that has ended."""
         await self.store.delete(operation_id)
+        await self.logs.forget(operation_id)
         self._hub.changed(operation_id)
 
     async def view(self, operation_id: str) -> OperationView:

@@ -19,6 +19,7 @@ from ktrdr.backend.enrolment import Enrolment
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.hub import Hub
+from ktrdr.backend.joblogs import JobLogs
 from ktrdr.backend.metrics import BackendMetrics
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.orchestrator import Resources
@@ -68,8 +69,16 @@ class Backend:
         self.store = parts.store or SqlStore(
             config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures
         )
+        self.logs = JobLogs(
+            config.home / "job-logs",
+            self.artifacts,
+            self.registry,
+            self.fleet,
+            self.clock,
+            config.control.progress_ttl_s,
+        )
         self.operations = OperationsService(
-            self.store, self.registry, self.fleet, self.hub, self.clock, config.control
+            self.store, self.registry, self.fleet, self.hub, self.clock, config.control, self.logs
         )
         self.metrics = BackendMetrics(config.version)
         self.operations.observe = self.metrics.observe
@@ -113,6 +122,7 @@ class Backend:
     async def start(self) -> None:
         """Clear what an earlier process left half-written, read the ledger, take up what runs, start the loops."""
         await asyncio.to_thread(self._tidy)
+        await self.logs.tidy(self.store)
         for record in await self.store.workers():
             self.registry.put(record, verified=False)
         for operation in await self.store.live():

@@ -34,7 +34,7 @@ _COMMANDS = {
     "operations": (
         "operations",
         "operations",
-        "Operations: list, show, watch, cancel, retry, results, metrics, delete.",
+        "Operations: list, show, watch, cancel, retry, results, metrics, logs, delete.",
     ),
     "workers": ("workers", "workers", "Workers: list."),
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import Conflict, InvalidInput, KtrdrError, WorkerBusy
-from ktrdr.logs import about
+from ktrdr.logs import Redaction, about
 from ktrdr.operations.ids import new_operation_id
 from ktrdr.operations.model import OperationType, WorkerType
 from ktrdr.protocol.artifact_client import CachedArtifacts
@@ -316,12 +316,19 @@ class WorkerAPIBase(ABC):
             entry.run.stop("cancelled", self.settings.control.cancel_grace_s)
         return entry
 
-    def log_tail(self, entry: Entry, limit: int) -> bytes:
-        """The end of the job's log, also after its end."""
+    def log_size(self, entry: Entry) -> int:
+        """How much the job has printed and logged, in bytes; after its end, how much of it is kept."""
+        return entry.run.folder.log_size() if entry.ending is None else len(self._kept_log(entry.ending))
+
+    def log_piece(self, entry: Entry, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes of the job's log from ``offset`` on, also after its end; no secret is in it."""
         if entry.ending is None:
-            return entry.run.folder.log_tail(limit)
-        digest = entry.ending.artifacts.get("log")
-        return b"" if digest is None else self._cache.read(digest)[-limit:]
+            return entry.run.folder.log_piece(offset, limit, Redaction(*self.settings.tokens))
+        return self._kept_log(entry.ending)[offset : offset + limit]
+
+    def _kept_log(self, ending: DeliverRequest) -> bytes:
+        digest = ending.artifacts.get("log")
+        return b"" if digest is None else self._cache.read(digest)
 
     # ---- backend -------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock
 from ktrdr.errors import InvalidInput, KtrdrError
-from ktrdr.logs import LogSettings, about
+from ktrdr.logs import LogSettings, Redaction, about
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Progress, Scalar
@@ -236,7 +236,8 @@ class OperationHost:
         """Log and metrics as artifacts; a disk that does not take them must not cost the result."""
         kept: dict[str, str] = {}
         try:
-            if log := run.folder.log_tail(_LOG_LIMIT):
+            first = max(0, run.folder.log_size() - _LOG_LIMIT)
+            if log := run.folder.log_piece(first, _LOG_LIMIT, Redaction(*self._settings.secrets)):
                 kept["log"] = self._cache.put(log)
             if records := run.metrics(0)[0]:
                 lines = "".join(json.dumps(record) + "\n" for record in records)
