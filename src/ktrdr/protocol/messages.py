@@ -265,7 +265,7 @@ class HealthView(BaseModel):
     rss: int | None = None
     disk_free: int | None = None
     gpu: Figures = {}
-    log_size: int | None = Field(
+    log_size: Count | None = Field(
         default=None, description="bytes that the current job has printed and logged"
     )
 
