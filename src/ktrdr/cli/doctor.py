@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ktrdr.cli.client import Api, Json
-from ktrdr.errors import InvalidInput, KtrdrError, NotAuthorised, ServerUnreachable
+from ktrdr.errors import InvalidInput, KtrdrError, NoAnswer, NotAuthorised, ServerUnreachable
 
 __all__ = [
     "Check",
@@ -279,25 +279,27 @@ def _mode(path: Path) -> str:
 
 def check_backend(url: str, token: str | None, *, told: bool) -> Iterator[Check]:
     """Whether the backend answers, its workers, and its clock. ``told``: the URL was given, not the default."""
-    with Api(url, token, timeout_s=_LOCAL_S) as api:
-        try:
+    try:
+        with Api(url, token, timeout_s=_LOCAL_S) as api:
             answer = api.request("GET", "/workers")
-        except ServerUnreachable as error:
-            if told:
-                advice = "Start it, or correct KTRDR_API_URL or --api-url."
-                yield Check("backend", "fail", error.message, advice)
-            else:
-                yield Check("backend", "warn", f"none answers at {url}", "Start one: ktrdr up")
-            yield check_clock(None)
-            return
-        except NotAuthorised as error:
-            yield Check("backend", "fail", error.message, "Set KTRDR_API_TOKEN to the backend's token.")
-            return
-        except KtrdrError as error:
-            yield Check("backend", "fail", error.message, "Look into the backend's log.")
-            return
+        workers = answer.json()["workers"]
+    except NotAuthorised as error:
+        yield Check("backend", "fail", error.message, "Set KTRDR_API_TOKEN to the backend's token.")
+    except ServerUnreachable as error:
+        absent = not told and not isinstance(error, NoAnswer)
+        advice = "Start one: ktrdr up" if absent else "Start it, or correct KTRDR_API_URL or --api-url."
+        yield Check("backend", "warn" if absent else "fail", error.message, advice)
+        yield check_clock(None)
+    except InvalidInput as error:
+        yield Check("backend", "fail", error.message, "Correct KTRDR_API_URL or --api-url.")
+    except KtrdrError as error:
+        yield Check("backend", "fail", error.message, "Look into the backend's log.")
+    except (ValueError, KeyError, TypeError):
+        told_so = f"what answers at {url} is no ktrdr backend"
+        yield Check("backend", "fail", told_so, "Stop it, or point KTRDR_API_URL at the backend.")
+    else:
         yield Check("backend", "ok", f"answers at {url}")
-        yield _workers(answer.json()["workers"])
+        yield _workers(workers)
         yield check_clock(answer.headers.get("date"))
 
 

@@ -194,7 +194,8 @@ def _worker(name: str, status: str = "available", reason: str | None = None) -> 
         (200, {"workers": [_worker("a", "draining")]}, ["ok", "warn", "ok"]),
         (200, {"workers": [_worker(f"w{n}", "busy", "version 0.9") for n in range(7)]}, ["ok", "warn", "ok"]),
         (401, {"type": "urn:ktrdr:problem:not-authorised", "detail": "needs a token"}, ["fail"]),
-        (500, {"detail": "broken"}, ["fail"]),
+        (500, {"type": "urn:ktrdr:problem:internal-error", "detail": "broken"}, ["fail"]),
+        (200, {"something": "else"}, ["fail"]),
     ],
 )
 def test_the_backend(status: int, body: Any, expected: list[str]) -> None:
@@ -214,6 +215,11 @@ def test_no_backend(told: bool, status: str) -> None:
     backend, clock = check_backend(url, None, told=told)
     assert (backend.status, clock.name) == (status, "clock")
     assert backend.advice
+
+
+def test_a_url_that_is_none() -> None:
+    [backend] = check_backend("ftp://x", None, told=True)
+    assert (backend.status, "'ftp://x'" in backend.detail) == ("fail", True)
 
 
 def test_the_gpu() -> None:
