@@ -37,6 +37,7 @@ TAGS = {
     "models": "Models",
     "strategies": "Strategies and indicators",
     "artifacts": "Artifacts",
+    "metrics": "Metrics",
 }
 METHODS = ("get", "head", "post", "put", "delete")
 

@@ -129,7 +129,10 @@ async def test_from_start_to_delivery(worker_of: Fleet, backend: FakeBackend) ->
         assert "instruction: count 3" in log
         assert "logged: count" in log
         assert (await client.ask("GET", "/api/v1/operations/op/logs")).body.decode() == log
-        assert len((await client.ask("GET", "/api/v1/operations/op/logs?tail=5")).body) == 5
+        rest = await client.ask("GET", "/api/v1/operations/op/logs?offset=5")
+        assert rest.body.decode() == log[5:]
+        numbers = [rest.headers[f"x-log-{name}"] for name in ("offset", "size", "attempt")]
+        assert numbers == ["5", str(len(log)), "1"]
         scratch = client.worker.settings.home / "workers" / "w" / "scratch"
         assert list(scratch.iterdir()) == []
 

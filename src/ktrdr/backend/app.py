@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 from ktrdr.backend import problems
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.guards import Guard
-from ktrdr.backend.routes import artifacts, data, models, operations, starts, strategies, workers
+from ktrdr.backend.routes import artifacts, data, metrics, models, operations, starts, strategies, workers
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
 
@@ -26,6 +26,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     strategies.router,
     artifacts.router,
+    metrics.router,
 )
 
 
@@ -58,6 +59,7 @@ def create_app(
     app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"])
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX)
+    app.include_router(metrics.root)
     return app
 
 

@@ -125,7 +125,12 @@ class Dispatcher:
         self._registry.reserve(worker, operation.operation_id, operation.attempt + 1)
         assignment = await self._assign(operation, worker)
         if assignment is not None:
-            self._fleet.spawn(self.deliver(operation, assignment), f"start {operation.operation_id}")
+            self._fleet.spawn(
+                self.deliver(operation, assignment),
+                f"start {operation.operation_id}",
+                operation_id=operation.operation_id,
+                worker_id=assignment.worker_id,
+            )
 
     async def _assign(self, operation: Operation, worker: WorkerEndpoint) -> Assignment | None:
         operation_id, attempt = operation.operation_id, operation.attempt + 1

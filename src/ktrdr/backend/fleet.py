@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ktrdr.backend.registry import WorkerEndpoint
+from ktrdr.logs import about
 from ktrdr.protocol.client import OperationServiceProxy
 from ktrdr.protocol.transports import Transport
 
@@ -44,11 +45,20 @@ class Fleet:
         """The proxy of a registered worker."""
         return self.proxy(worker.record.endpoint_url)
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run in the background; a failure is logged, because nobody awaits the task."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+    def spawn(
+        self,
+        work: Coroutine[Any, Any, Any],
+        name: str,
+        *,
+        operation_id: str | None = None,
+        worker_id: str | None = None,
+    ) -> asyncio.Task[Any]:
+        """Run in the background, logging about this operation and worker; a failure is logged, because nobody
+        awaits the task."""
+        with about(operation_id=operation_id, worker_id=worker_id):
+            task = asyncio.create_task(work, name=name)
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:

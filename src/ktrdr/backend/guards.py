@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ktrdr.backend.config import BackendConfig, is_loopback
 from ktrdr.backend.problems import error_response, problem_response
 from ktrdr.errors import NotAuthorised
+from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem
 from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 
@@ -45,10 +46,11 @@ class Guard:
             or (_wrong_type(headers, raw=raw))
             or (None if raw else _too_large(headers))
         )
-        if refusal is not None:
-            await refusal(scope, receive, send)
-        else:
-            await self._app(scope, receive if raw else bounded(receive, JSON_BODY_CAP), send)
+        with about_path(scope["path"]):
+            if refusal is not None:
+                await refusal(scope, receive, send)
+            else:
+                await self._app(scope, receive if raw else bounded(receive, JSON_BODY_CAP), send)
 
     def _foreign(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if not self._config.loopback_only:

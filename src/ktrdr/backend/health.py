@@ -12,6 +12,7 @@ from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError, NotFound, Unavailable
+from ktrdr.logs import about
 from ktrdr.operations.events import LeaseExpired, NotMine, WorkerLost
 from ktrdr.operations.model import Assignment
 from ktrdr.protocol.messages import HealthView
@@ -63,27 +64,29 @@ class HealthLoop:
             await asyncio.sleep(min(self._control.lease_s / 4, self._control.health_interval_s))
             await self._guarded("Sweeping leases", self.sweep())
 
-    async def _guarded(self, what: str, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except Unavailable as error:
-            _log.warning("%s failed: %s", what, error)
-        except Exception:  # the edge of a background job: the loop outlives everything
-            _log.exception("%s failed; going on", what)
+    async def _guarded(self, what: str, work: Awaitable[None], worker_id: str | None = None) -> None:
+        with about(worker_id=worker_id):
+            try:
+                await work
+            except Unavailable as error:
+                _log.warning("%s failed: %s", what, error)
+            except Exception:  # the edge of a background job: the loop outlives everything
+                _log.exception("%s failed; going on", what)
 
     async def round(self) -> None:
         """One probe of every worker, all at once; then forget those that were away too long."""
-        probes = [self._guarded("A probe", self.probe(worker.worker_id)) for worker in self._registry]
+        probes = [self._guarded("A probe", self.probe(w.worker_id), w.worker_id) for w in self._registry]
         await asyncio.gather(*probes)
         for worker in self._registry.overdue():
-            _log.warning("Worker %s was unreachable for too long and is forgotten", worker.worker_id)
-            await self.forget(worker.worker_id, "unreachable for too long")
+            with about(worker_id=worker.worker_id):
+                _log.warning("Worker %s was unreachable for too long and is forgotten", worker.worker_id)
+                await self.forget(worker.worker_id, "unreachable for too long")
         self._operations.wake()
 
     def probe_soon(self, worker_id: str) -> None:
         """Probe one worker in the background, unless that is under way."""
         if worker_id not in self._probing:
-            self._fleet.spawn(self.probe(worker_id), f"probe {worker_id}")
+            self._fleet.spawn(self.probe(worker_id), f"probe {worker_id}", worker_id=worker_id)
 
     async def probe(self, worker_id: str) -> None:
         """Ask one worker how it is and draw the conclusions."""
@@ -129,6 +132,7 @@ class HealthLoop:
             await self._operations.vouch(
                 record.worker_id, record.instance_id, view.current_operation, view.current_attempt, progress
             )
+            self._operations.logs.noticed(worker, view)
         if fresh and accepted is not None and view.current_operation != accepted[0]:
             await self._missing(worker, *accepted)
         if was_away or view.worker_status == "idle":
@@ -136,13 +140,16 @@ class HealthLoop:
 
     async def _missing(self, worker: WorkerEndpoint, operation_id: str, attempt: int) -> None:
         """The worker does not say that it runs what it had accepted: finished and about to deliver, or lost?"""
-        try:
-            await self._fleet.of(worker).operation(operation_id)
-        except NotFound:
-            assignment = Assignment(worker.worker_id, worker.record.instance_id, attempt)
-            await self._operations.apply(operation_id, NotMine(assignment))
-        except KtrdrError as error:
-            _log.info("Worker %s did not say what became of %s: %s", worker.worker_id, operation_id, error)
+        with about(operation_id=operation_id):
+            try:
+                await self._fleet.of(worker).operation(operation_id)
+            except NotFound:
+                assignment = Assignment(worker.worker_id, worker.record.instance_id, attempt)
+                await self._operations.apply(operation_id, NotMine(assignment))
+            except KtrdrError as error:
+                _log.info(
+                    "Worker %s did not say what became of %s: %s", worker.worker_id, operation_id, error
+                )
 
     async def sweep(self) -> None:
         """End the leases that nobody renewed."""
@@ -157,8 +164,9 @@ class HealthLoop:
         for operation in live:
             assignment, end = operation.assignment, operation.lease_expires_at
             if assignment is not None and end is not None and end <= now:
-                _log.warning("The lease of %s on %s ended", operation.operation_id, assignment.worker_id)
-                await self._operations.apply(operation.operation_id, LeaseExpired(assignment))
+                with about(operation_id=operation.operation_id, worker_id=assignment.worker_id):
+                    _log.warning("The lease of %s on %s ended", operation.operation_id, assignment.worker_id)
+                    await self._operations.apply(operation.operation_id, LeaseExpired(assignment))
 
     async def forget(self, worker_id: str, reason: str) -> None:
         """Remove a worker; what it held goes back to the queue."""

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.hub import Hub
+from ktrdr.backend.joblogs import JobLogs
 from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable
+from ktrdr.logs import about
 from ktrdr.operations.events import (
     CancelRequested,
     CancelWorker,
@@ -60,8 +62,10 @@ class OperationsService:
         hub: Hub,
         clock: Clock,
         control: ControlSettings,
+        logs: JobLogs,
     ) -> None:
         self.store = store
+        self.logs = logs
         self._registry = registry
         self._fleet = fleet
         self._hub = hub
@@ -69,6 +73,7 @@ class OperationsService:
         self._control = control
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
+        self.observe: Callable[[Transition], None] = lambda _: None
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -77,12 +82,14 @@ class OperationsService:
 
         ``model`` is listed from the moment on that the event completes the operation which delivered it.
         """
-        transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
-        self._follow(transition.operation, event)
-        for command in transition.commands:
-            self._carry_out(command)
-        self._hub.changed(operation_id)
-        return transition
+        with about(operation_id=operation_id):
+            transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
+            self._follow(transition.operation, event)
+            self.observe(transition)
+            for command in transition.commands:
+                self._carry_out(command)
+            self._hub.changed(operation_id)
+            return transition
 
     def lease_end(self) -> datetime:
         """When a lease that is renewed now ends."""
@@ -100,15 +107,18 @@ class OperationsService:
         self._registry.release(assignment.worker_id, operation_id, operation.attempt)
         if operation.status.terminal:
             self.progress.forget(operation_id)
+            self.logs.settled(operation)
 
     def _carry_out(self, command: Command) -> None:
         match command:
             case Wake():
                 self.wake()
             case CancelWorker(operation_id, assignment):
-                self._fleet.spawn(self._cancel_at(operation_id, assignment), f"cancel {operation_id}")
+                work, name = self._cancel_at(operation_id, assignment), f"cancel {operation_id}"
+                self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
             case StopStray(operation_id, assignment):
-                self._fleet.spawn(self._stop_at(operation_id, assignment), f"stop {operation_id}")
+                work, name = self._stop_at(operation_id, assignment), f"stop {operation_id}"
+                self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
 
     async def _cancel_at(self, operation_id: str, assignment: Assignment) -> None:
         try:
@@ -160,6 +170,8 @@ class OperationsService:
             delivery = delivery.model_copy(
                 update={"summary": delivery.summary | {"model_id": model.model_id}}
             )
+        if delivery.attempt <= operation.attempt and not operation.status.terminal:
+            await self.logs.keep(delivery)
         await self.apply(delivery.operation_id, _event_of(delivery, assignment), model)
 
     async def _model_of(self, operation: Operation, delivery: DeliverRequest) -> ModelRecord:
@@ -189,6 +201,7 @@ class OperationsService:
     async def delete(self, operation_id: str) -> None:
         """Forget an operation that has ended."""
         await self.store.delete(operation_id)
+        await self.logs.forget(operation_id)
         self._hub.changed(operation_id)
 
     async def view(self, operation_id: str) -> OperationView:

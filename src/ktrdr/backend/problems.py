@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from ktrdr import errors
 from ktrdr.errors import InvalidInput, KtrdrError, Unavailable
+from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem, ProblemItem
 
 __all__ = ["MEDIA_TYPE", "STATUS", "install", "problem_of", "problem_response", "status_of"]
@@ -114,7 +115,8 @@ def _said(fault: Mapping[str, Any]) -> str:
 async def _on_ktrdr_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, KtrdrError)
     if status_of(error) >= 500 and not isinstance(error, Unavailable):
-        _log.error("%s %s: %s", request.method, request.url.path, error)
+        with about_path(request.url.path):
+            _log.error("%s %s: %s", request.method, request.url.path, error)
     return error_response(error, request.url.path)
 
 
@@ -156,7 +158,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    with about_path(request.url.path):
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return problem_response(
         Problem(
             type="urn:ktrdr:problem:internal-error",

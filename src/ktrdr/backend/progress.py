@@ -44,7 +44,10 @@ class ProgressReader:
         entry = self._entry(operation)
         if entry.asking is None and self._clock.monotonic() - entry.asked_at >= self._ttl_s:
             entry.asking = self._fleet.spawn(
-                self._ask(operation, entry), f"progress {operation.operation_id}"
+                self._ask(operation, entry),
+                f"progress {operation.operation_id}",
+                operation_id=operation.operation_id,
+                worker_id=operation.worker_id,
             )
         if entry.asking is not None:
             await asyncio.wait({entry.asking}, timeout=_PATIENCE_S)

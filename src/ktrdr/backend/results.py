@@ -1,4 +1,4 @@
-"""Results as clients read them: the result document, tables as pages or CSV, metrics and logs, all from artifacts."""
+"""Results as clients read them: the result document, tables as pages or CSV, metrics, all from artifacts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerRegistry
-from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound
+from ktrdr.errors import Conflict, InvalidInput, NotFound
 from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.protocol.messages import MetricsView
 from ktrdr.protocol.resources import ResultsView, TablePage
@@ -29,7 +29,7 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class ResultsService:
-    """Reads what operations left behind; while they run, metrics and logs come from their workers."""
+    """Reads what operations left behind; while they run, metrics come from their workers."""
 
     def __init__(
         self,
@@ -100,18 +100,6 @@ class ResultsService:
         return MetricsView.model_validate(
             {"operation_id": operation_id, key: records, "next_cursor": cursor + len(records)}
         )
-
-    async def log(self, operation_id: str) -> bytes:
-        """The job's log: so far, while it runs; afterwards the kept end of it; empty if there is none."""
-        operation = await self._operations.store.get(operation_id)
-        if (digest := operation.artifacts.get("log")) is not None:
-            return await asyncio.to_thread(self._artifacts.read, digest)
-        if operation.status in _LIVE:
-            try:
-                return await self._fleet.of(self._worker(operation)).log(operation_id)
-            except KtrdrError:
-                return b""
-        return b""
 
     def _worker(self, operation: Operation) -> Any:
         return self._registry.get(operation.worker_id or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
@@ -13,14 +14,13 @@ from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import InvalidSetting
+from ktrdr.logs import LogSettings, configure
 from ktrdr.protocol.serving import PatientProtocol
-from ktrdr.settings import read_choice
 
 __all__ = ["listen", "run_backend"]
 
 _log = logging.getLogger("ktrdr.backend")
 _STOP_S = 5
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class _Server(uvicorn.Server):
@@ -75,10 +75,11 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _log_to_stderr(level: str) -> None:
-    """ktrdr's own words from ``level`` on, those of libraries from WARNING on; handlers that are there stay."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("ktrdr").setLevel(level.upper())
+def _log_settings(config: BackendConfig, level: str | None) -> LogSettings:
+    """From the environment; ``level`` wins, and the tokens of ``config`` are secret wherever they came from."""
+    read = LogSettings.from_environment()
+    tokens = tuple(token for token in (config.api_token, config.worker_token) if token)
+    return replace(read, level=(level or read.level).upper(), secrets=(*read.secrets, *tokens))
 
 
 def run_backend(
@@ -116,7 +117,7 @@ def run_backend(
     """
     config = config or BackendConfig.from_environment(host)
     owned = sock or listen(host, port)
-    _log_to_stderr(log_level or read_choice("KTRDR_LOG_LEVEL", "INFO", _LEVELS))
+    configure(_log_settings(config, log_level), libraries="WARNING")
     backend = Backend(config, parts)
     settings = uvicorn.Config(
         create_app(config, backend=backend),

@@ -19,6 +19,8 @@ from ktrdr.backend.enrolment import Enrolment
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.hub import Hub
+from ktrdr.backend.joblogs import JobLogs
+from ktrdr.backend.metrics import BackendMetrics
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.orchestrator import Resources
 from ktrdr.backend.registry import WorkerRegistry
@@ -67,9 +69,19 @@ class Backend:
         self.store = parts.store or SqlStore(
             config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures
         )
-        self.operations = OperationsService(
-            self.store, self.registry, self.fleet, self.hub, self.clock, config.control
+        self.logs = JobLogs(
+            config.home / "job-logs",
+            self.artifacts,
+            self.registry,
+            self.fleet,
+            self.clock,
+            config.control.progress_ttl_s,
         )
+        self.operations = OperationsService(
+            self.store, self.registry, self.fleet, self.hub, self.clock, config.control, self.logs
+        )
+        self.metrics = BackendMetrics(config.version)
+        self.operations.observe = self.metrics.observe
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)
         self.dispatcher = Dispatcher(
             self.operations,
@@ -110,6 +122,7 @@ class Backend:
     async def start(self) -> None:
         """Clear what an earlier process left half-written, read the ledger, take up what runs, start the loops."""
         await asyncio.to_thread(self._tidy)
+        await self.logs.tidy(self.store)
         for record in await self.store.workers():
             self.registry.put(record, verified=False)
         for operation in await self.store.live():
@@ -123,7 +136,12 @@ class Backend:
             if operation.status is OperationStatus.ASSIGNED:
                 # whether the worker heard of it is unknown; telling it again is harmless
                 work = self.dispatcher.deliver(operation, assignment, doubtful=True)
-                self.fleet.spawn(work, f"start {operation.operation_id}")
+                self.fleet.spawn(
+                    work,
+                    f"start {operation.operation_id}",
+                    operation_id=operation.operation_id,
+                    worker_id=assignment.worker_id,
+                )
             else:
                 self.registry.adopt(assignment, operation.operation_id)
         for loop in (self.dispatcher.run(), self.health.run_probes(), self.health.run_sweeps()):

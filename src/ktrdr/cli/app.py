@@ -34,12 +34,13 @@ _COMMANDS = {
     "operations": (
         "operations",
         "operations",
-        "Operations: list, show, watch, cancel, retry, results, metrics, delete.",
+        "Operations: list, show, watch, cancel, retry, results, metrics, logs, delete.",
     ),
     "workers": ("workers", "workers", "Workers: list."),
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),
     "backend": ("backend", "backend", "The backend alone: start."),
     "worker": ("worker", "worker", "One worker alone: start."),
+    "doctor": ("doctor", "doctor", "Check this machine's installation and say what to do."),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -12,13 +13,24 @@ from ktrdr.operations.model import OperationType
 from ktrdr.protocol.messages import HealthView, MetricsView, OperationView, StartJob
 from ktrdr.protocol.transports import Answer, Transport
 
-__all__ = ["OperationServiceProxy", "problem_detail"]
+__all__ = ["LogPiece", "OperationServiceProxy", "problem_detail"]
 
 M = TypeVar("M", bound=BaseModel)
 START_PATHS: Mapping[OperationType, str] = {
     OperationType.BACKTESTING: "/backtests/start",
     OperationType.TRAINING: "/training/start",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPiece:
+    """A stretch of a job's log. ``offset`` is where it begins, ``size`` how long the log is, ``attempt`` whose it is;
+    None if the worker did not say."""
+
+    content: bytes
+    offset: int | None = None
+    size: int | None = None
+    attempt: int | None = None
 
 
 def problem_detail(answer: Answer) -> str:
@@ -66,10 +78,18 @@ class OperationServiceProxy:
         answer = await self._ask("GET", f"/api/v1/operations/{operation_id}/metrics?cursor={cursor}")
         return _read(MetricsView, _success(answer, "operation", operation_id))
 
-    async def log(self, operation_id: str) -> bytes:
-        """The job's log so far, UTF-8 text."""
-        answer = await self._ask("GET", f"/api/v1/operations/{operation_id}/logs")
-        return _success(answer, "operation", operation_id).body
+    async def log(self, operation_id: str, offset: int) -> LogPiece:
+        """The job's log from byte ``offset`` on, as far as one answer reaches; UTF-8 text."""
+        answer = await self._ask("GET", f"/api/v1/operations/{operation_id}/logs?offset={offset}")
+        _success(answer, "operation", operation_id)
+
+        def said(name: str) -> int | None:
+            value = answer.headers.get(f"x-log-{name}", "")
+            return int(value) if value.isdecimal() else None
+
+        return LogPiece(
+            content=answer.body, offset=said("offset"), size=said("size"), attempt=said("attempt")
+        )
 
     async def cancel(self, operation_id: str, attempt: int) -> None:
         """Ask the worker to end this attempt; it answers at once, the end comes as a report."""

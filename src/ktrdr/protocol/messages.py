@@ -265,6 +265,9 @@ class HealthView(BaseModel):
     rss: int | None = None
     disk_free: int | None = None
     gpu: Figures = {}
+    log_size: Count | None = Field(
+        default=None, description="bytes that the current job has printed and logged"
+    )
 
 
 class WorkerView(Message):

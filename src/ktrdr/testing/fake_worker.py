@@ -53,7 +53,10 @@ class FakeWorker:
         self.reads = 0
         self.probes = 0
         self.script: list[str] = []
+        self.logs: dict[str, bytes] = {}  # of operations whose log is told in pieces
+        self.piece = 4  # bytes of one piece
         self.draining = False
+        self.extra: dict[str, Any] = {}  # what else it says of itself when probed
         self.gate = asyncio.Event()  # reads of an operation wait for it
         self.gate.set()
         self.health_gate = asyncio.Event()  # answers to probes wait for it
@@ -118,6 +121,8 @@ class FakeWorker:
             "worker_id": self.worker_id,
             "instance_id": self.instance_id,
             "version": self.version,
+            "log_size": len(self.logs.get(name or "", b"")),
+            **self.extra,
         }
 
 
@@ -165,8 +170,12 @@ def _make_app(worker: FakeWorker) -> FastAPI:
         )
 
     @app.get("/api/v1/operations/{operation_id}/logs")
-    async def log(operation_id: str) -> Response:
-        return Response(f"log of {operation_id}\n", media_type="text/plain")
+    async def log(operation_id: str, offset: int = 0) -> Response:
+        if (text := worker.logs.get(operation_id)) is None:
+            return Response(f"log of {operation_id}\n", media_type="text/plain")
+        numbers = {"offset": offset, "size": len(text), "attempt": worker.jobs[operation_id].attempt}
+        headers = {f"x-log-{key}": str(value) for key, value in numbers.items()}
+        return Response(text[offset : offset + worker.piece], media_type="text/plain", headers=headers)
 
     @app.delete("/api/v1/operations/{operation_id}/cancel")
     async def cancel(operation_id: str, attempt: int | None = None) -> Response:

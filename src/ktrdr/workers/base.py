@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.errors import Conflict, InvalidInput, KtrdrError, WorkerBusy
+from ktrdr.logs import Redaction, about
 from ktrdr.operations.ids import new_operation_id
 from ktrdr.operations.model import OperationType, WorkerType
 from ktrdr.protocol.artifact_client import CachedArtifacts
@@ -113,7 +114,9 @@ class WorkerAPIBase(ABC):
             api_urls=",".join(settings.api_urls),
             token=settings.credential,
             job=job,
-            log_level=settings.log_level,
+            worker_id=self.worker_id,
+            log=settings.log,
+            secrets=settings.tokens,
         )
         self._link = self._make_link(transport, uploads)
         self._registration = self._make_registration()
@@ -265,7 +268,8 @@ class WorkerAPIBase(ABC):
             raise
         current = self.slot.current
         if current is not None and current.run is run and run not in self._work:
-            self._work[run] = self._spawn(self._see_through(current))
+            with about(operation_id=operation_id, worker_id=self.worker_id):
+                self._work[run] = self._spawn(self._see_through(current))
         return run
 
     def _stop_outdated(self, operation_id: str) -> None:
@@ -312,12 +316,19 @@ class WorkerAPIBase(ABC):
             entry.run.stop("cancelled", self.settings.control.cancel_grace_s)
         return entry
 
-    def log_tail(self, entry: Entry, limit: int) -> bytes:
-        """The end of the job's log, also after its end."""
+    def log_size(self, entry: Entry) -> int:
+        """How much the job has printed and logged, in bytes; after its end, how much of it is kept."""
+        return entry.run.folder.log_size() if entry.ending is None else len(self._kept_log(entry.ending))
+
+    def log_piece(self, entry: Entry, offset: int, limit: int) -> bytes:
+        """At most ``limit`` bytes of the job's log from ``offset`` on, also after its end; no secret is in it."""
         if entry.ending is None:
-            return entry.run.folder.log_tail(limit)
-        digest = entry.ending.artifacts.get("log")
-        return b"" if digest is None else self._cache.read(digest)[-limit:]
+            return entry.run.folder.log_piece(offset, limit, Redaction(*self.settings.tokens))
+        return self._kept_log(entry.ending)[offset : offset + limit]
+
+    def _kept_log(self, ending: DeliverRequest) -> bytes:
+        digest = ending.artifacts.get("log")
+        return b"" if digest is None else self._cache.read(digest)
 
     # ---- backend -------------------------------------------------------------------------------------------------
 

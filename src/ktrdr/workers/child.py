@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from ktrdr.artifacts import ArtifactStore, FileArtifactStore
 from ktrdr.errors import KtrdrError
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
+from ktrdr.logs import LogSettings, configure
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Metric
@@ -43,9 +44,7 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     _redirect_output(folder)
     threading.Thread(target=_end_with_worker, args=(lifeline,), name="lifeline", daemon=True).start()
     ticket = folder.ticket()
-    logging.basicConfig(
-        level=ticket.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    configure(_log_settings(ticket, token), force=True)
     _log.info("Operation %s, attempt %d: started", ticket.operation_id, ticket.attempt)
     cache = FileArtifactStore(Path(ticket.cache))
     artifacts = CachedArtifacts(cache, ticket.api_urls, token, attempts=8)  # outlasts a backend's restart
@@ -54,6 +53,17 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, outcome.status)
     folder.finish(outcome)
     return 0
+
+
+def _log_settings(ticket: Ticket, token: str | None) -> LogSettings:
+    """Every line of this process is about one operation; those of other threads, too."""
+    named = {"operation_id": ticket.operation_id, "worker_id": ticket.worker_id}
+    return LogSettings(
+        level=ticket.log_level,
+        format=ticket.log_format,
+        secrets=(token,) if token else (),
+        fields={key: value for key, value in named.items() if value},
+    )
 
 
 def perform(ticket: Ticket, artifacts: ArtifactStore, scratch: Path, bridge: ProgressBridge) -> Outcome:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 
 from ktrdr.errors import CorruptArtifact, InvalidInput, KtrdrError, NotFound
+from ktrdr.logs import about
 from ktrdr.protocol.messages import DeliverRequest, ReportRequest, ReportResponse
 from ktrdr.workers.backend_link import BackendLink
 from ktrdr.workers.outbox import Outbox, entry_key
@@ -122,6 +123,10 @@ class Courier:
             )
 
     async def _attempt(self, delivery: DeliverRequest) -> bool:
+        with about(operation_id=delivery.operation_id):
+            return await self._send(delivery)
+
+    async def _send(self, delivery: DeliverRequest) -> bool:
         key = entry_key(delivery)
         try:
             answer = await self._link.report(self._worker_id, self._report(await self._uploaded(delivery)))

@@ -8,7 +8,7 @@ import logging
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock
 from ktrdr.errors import InvalidInput, KtrdrError
+from ktrdr.logs import LogSettings, Redaction, about
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Progress, Scalar
@@ -40,12 +41,17 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSettings:
-    """What every run of a worker has in common; ``job`` is the import path of the job body, ``module:function``."""
+    """What every run of a worker has in common; ``job`` is the import path of the job body, ``module:function``.
+
+    ``secrets`` must not be seen in what jobs print.
+    """
 
     api_urls: str
     token: str | None = None
     job: str = "ktrdr.jobs.run:run_job"
-    log_level: str = "INFO"
+    worker_id: str = ""
+    log: LogSettings = field(default_factory=LogSettings)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Run:
@@ -163,7 +169,8 @@ class OperationHost:
         """Start an attempt and return at once; whatever happens is told by ``Run.ended``."""
         folder = RunFolder(self._scratch / f"{operation_id}.{attempt}")
         run = Run(operation_id, attempt, spec, fenced=fenced, folder=folder, now=self._clock.now())
-        run.ended = asyncio.get_running_loop().create_task(self._conduct(run), name=f"run {operation_id}")
+        with about(operation_id=operation_id):
+            run.ended = asyncio.get_running_loop().create_task(self._conduct(run), name=f"run {operation_id}")
         return run
 
     async def _conduct(self, run: Run) -> DeliverRequest:
@@ -202,7 +209,9 @@ class OperationHost:
                 spec=run.spec.model_dump_json(),
                 cache=str(self._cache.root),
                 api_urls=settings.api_urls,
-                log_level=settings.log_level,
+                worker_id=settings.worker_id,
+                log_level=settings.log.level,
+                log_format=settings.log.format,
             )
         )
         return ProgressBridge.create(run.folder.bridge)
@@ -227,7 +236,8 @@ class OperationHost:
         """Log and metrics as artifacts; a disk that does not take them must not cost the result."""
         kept: dict[str, str] = {}
         try:
-            if log := run.folder.log_tail(_LOG_LIMIT):
+            first = max(0, run.folder.log_size() - _LOG_LIMIT)
+            if log := run.folder.log_piece(first, _LOG_LIMIT, Redaction(*self._settings.secrets)):
                 kept["log"] = self._cache.put(log)
             if records := run.metrics(0)[0]:
                 lines = "".join(json.dumps(record) + "\n" for record in records)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ktrdr import errors
 from ktrdr.errors import FieldError, InvalidInput, KtrdrError, NotAuthorised, Unavailable
+from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem, ProblemItem
 from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 from ktrdr.workers.settings import is_loopback
@@ -86,7 +87,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    with about_path(request.url.path):
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     told = f"The worker failed on this request ({type(error).__name__}); its log says more. This is a bug."
     problem = Problem(
         type="urn:ktrdr:problem:internal-error", title="Internal error", status=500, detail=told

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["make_app"]
 
 Cursor = Annotated[int, Query(ge=0, description="number of the first record wanted")]
-Tail = Annotated[int, Query(ge=1, le=1 << 20, description="at most this many bytes from the log's end")]
+Offset = Annotated[int | None, Query(ge=0, description="first byte wanted; else the log's end is sent")]
+_PIECE = 512 << 10
 
 
 def make_app(worker: WorkerAPIBase) -> FastAPI:
@@ -77,6 +78,7 @@ def _health(worker: WorkerAPIBase) -> APIRouter:
             rss=process.memory_info().rss,
             disk_free=disk.free,
             gpu=worker.capabilities.model_dump(include={"gpu", "gpu_type", "gpu_count", "gpu_memory_gb"}),
+            log_size=worker.log_size(entry) if entry and entry.ending is None else None,
         )
 
     return router
@@ -114,10 +116,15 @@ def _operations(worker: WorkerAPIBase) -> APIRouter:
         return metrics_view(worker.slot.entry(operation_id), worker.metrics_key, cursor)
 
     @router.get("/{operation_id}/logs", response_class=PlainTextResponse)
-    async def get_log(operation_id: str, tail: Tail = 1 << 16) -> PlainTextResponse:
-        """What the job printed and logged so far: the end of it."""
-        content = worker.log_tail(worker.slot.entry(operation_id), tail)
-        return PlainTextResponse(content.decode(errors="replace"))
+    async def get_log(operation_id: str, offset: Offset = None) -> PlainTextResponse:
+        """What the job printed and logged so far, up to 512 KiB of it. ``X-Log-Offset`` says where the piece begins,
+        ``X-Log-Size`` how long the log is, ``X-Log-Attempt`` whose it is."""
+        entry = worker.slot.entry(operation_id)
+        size = worker.log_size(entry)
+        first = max(0, size - _PIECE) if offset is None else offset
+        numbers = {"X-Log-Offset": first, "X-Log-Size": size, "X-Log-Attempt": entry.run.attempt}
+        headers = {name: str(value) for name, value in numbers.items()}
+        return PlainTextResponse(worker.log_piece(entry, first, _PIECE), headers=headers)
 
     async def cancel(operation_id: str, attempt: Annotated[int | None, Query(ge=1)] = None) -> OperationView:
         """Ask the job to stop; it is killed after the grace. Answers at once; repeating it changes nothing."""

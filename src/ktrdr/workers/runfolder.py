@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ktrdr.logs import LogFormat, Redaction
+
 __all__ = ["Outcome", "RunFolder", "Ticket"]
 
 
@@ -24,7 +26,9 @@ class Ticket:
     spec: str
     cache: str
     api_urls: str
+    worker_id: str = ""
     log_level: str = "INFO"
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +87,20 @@ class RunFolder:
         except FileNotFoundError:
             return None
 
-    def log_tail(self, limit: int) -> bytes:
-        """The last ``limit`` bytes of the log."""
+    def log_size(self) -> int:
+        """How long the log is, in bytes."""
+        try:
+            return self.log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def log_piece(self, offset: int, limit: int, redaction: Redaction) -> bytes:
+        """At most ``limit`` bytes of the log from ``offset`` on; secrets are masked, also where the cut divides one."""
+        first = max(0, offset - redaction.margin)
         try:
             with self.log.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - limit))
-                return file.read(limit)
+                file.seek(first)
+                content = file.read(offset - first + limit + redaction.margin)
         except FileNotFoundError:
             return b""
+        return redaction.bytes(content)[offset - first :][:limit]

@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ktrdr.errors import InvalidInput, InvalidSetting
+from ktrdr.logs import about, configure
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
 from ktrdr.protocol.serving import PatientProtocol
@@ -64,7 +65,7 @@ def run_worker(
     settings = WorkerSettings.from_environment(
         WorkerType(kind), api_url=api_url, host=host, port=port, worker_id=worker_id
     )
-    configure_logging(settings.log_level)
+    configure(settings.log)
     cls = _CLASSES[settings.worker_type]
     if capabilities is None:
         capabilities = detect_capabilities(with_gpu=cls.wants_gpu)
@@ -73,10 +74,13 @@ def run_worker(
         bound = int(listener.getsockname()[1])
         worker = cls(settings, capabilities=capabilities, job=job, port=bound)
         url = f"http://{format_host(address)}:{bound}"
-        _log.info("Worker %s listens on %s; its backend is %s", worker.worker_id, url, settings.api_urls[0])
-        if announce is not None:
-            announce(url)
-        asyncio.run(serve(worker, listener))
+        with about(worker_id=worker.worker_id):  # all that this process logs from here on
+            _log.info(
+                "Worker %s listens on %s; its backend is %s", worker.worker_id, url, settings.api_urls[0]
+            )
+            if announce is not None:
+                announce(url)
+            asyncio.run(serve(worker, listener))
 
 
 def default_port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilities: Capabilities) -> int:
@@ -84,11 +88,6 @@ def default_port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilitie
     if settings.port is not None:
         return settings.port
     return GPU_PORT if cls.wants_gpu and capabilities.gpu else cls.default_port
-
-
-def configure_logging(level: str) -> None:
-    """Log to stderr, unless somebody has configured logging already."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:

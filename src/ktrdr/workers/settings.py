@@ -10,13 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ktrdr.errors import InvalidSetting
+from ktrdr.logs import LogSettings
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.artifact_client import split_urls
-from ktrdr.settings import ControlSettings, api_token, enrolment_token, home, read_choice, read_number
+from ktrdr.settings import ControlSettings, api_token, enrolment_token, home, read_number
 
 __all__ = ["WorkerSettings", "is_loopback"]
-
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def is_loopback(host: str) -> bool:
@@ -49,7 +48,7 @@ class WorkerSettings:
     first_retry_s: float = 1.0
     longest_retry_s: float = 30.0
     cache_gb: float = 20.0
-    log_level: str = "INFO"
+    log: LogSettings = field(default_factory=LogSettings)
 
     @property
     def credential(self) -> str | None:
@@ -96,7 +95,7 @@ class WorkerSettings:
                 "KTRDR_REREGISTER_S", 3 * control.health_interval_s, minimum=0.05, environ=env
             ),
             cache_gb=read_number("KTRDR_CACHE_GB", 20.0, environ=env),
-            log_level=read_choice("KTRDR_LOG_LEVEL", "INFO", _LEVELS, environ=env),
+            log=LogSettings.from_environment(env),
         )
 
 

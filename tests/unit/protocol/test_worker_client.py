@@ -6,7 +6,7 @@ import pytest
 
 from ktrdr.errors import Conflict, NotFound, ServerUnreachable
 from ktrdr.operations.model import OperationType
-from ktrdr.protocol.client import OperationServiceProxy, problem_detail
+from ktrdr.protocol.client import LogPiece, OperationServiceProxy, problem_detail
 from ktrdr.protocol.messages import StartJob
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef
 from ktrdr.protocol.transports import Answer
@@ -62,14 +62,17 @@ async def test_reads_raise_what_the_answer_means() -> None:
 
 async def test_log_and_metrics() -> None:
     told = Recorder(
-        Answer(200, {}, b"hello"),
+        Answer(200, {"x-log-offset": "3", "x-log-size": "8", "x-log-attempt": "2"}, b"hello"),
+        Answer(200, {"x-log-size": "-1"}, b"of a worker that says no more"),
         Answer(200, {}, b'{"operation_id": "op", "bars": [{"a": 1}], "next_cursor": 5}'),
     )
     proxy = OperationServiceProxy(told, "http://w:1")
-    assert await proxy.log("op") == b"hello"
+    assert await proxy.log("op", 3) == LogPiece(content=b"hello", offset=3, size=8, attempt=2)
+    assert await proxy.log("op", 0) == LogPiece(content=b"of a worker that says no more")
     view = await proxy.metrics("op", 4)
     assert (view.bars, view.next_cursor) == ([{"a": 1}], 5)
-    assert told.asked[1][1].endswith("/metrics?cursor=4")
+    assert told.asked[0][1].endswith("/logs?offset=3")
+    assert told.asked[2][1].endswith("/metrics?cursor=4")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}"])

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, etag_of, json_answer, known_etags
 from ktrdr.backend.routes.starts import started
 from ktrdr.backend.wiring import Backend
+from ktrdr.errors import InvalidInput
 from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.operations.store import OperationQuery
 from ktrdr.protocol.messages import MetricsView, OperationList, OperationView
@@ -118,10 +119,31 @@ async def get_metrics(
     return json_answer(await services.results.metrics(operation_id, cursor), request)
 
 
-@router.get("/operations/{operation_id}/logs")
-async def get_logs(operation_id: Id, services: Services) -> Response:
-    """The job's log as text."""
-    return Response(await services.results.log(operation_id), media_type="text/plain; charset=utf-8")
+@router.get("/operations/{operation_id}/logs", response_class=PlainTextResponse)
+async def get_logs(
+    operation_id: Id,
+    services: Services,
+    tail: Annotated[int | None, Query(ge=0, le=1_000_000, description="only this many last lines")] = None,
+    offset: Annotated[int | None, Query(ge=0, description="only what comes after this many bytes")] = None,
+) -> Response:
+    """What the operation's jobs printed and logged, all attempts in their order, as text: so far, while it runs, and
+    as far as it is known where a worker was lost. `X-Log-Size` is the whole size in bytes: the `offset` with which to
+    ask for what comes next."""
+    if tail is not None and offset is not None:
+        raise InvalidInput("'tail' and 'offset' exclude each other.")
+    whole = await services.logs.read(await services.store.get(operation_id))
+    shown = whole[offset or 0 :] if tail is None else _last_lines(whole, tail)
+    headers = {
+        "X-Log-Size": str(len(whole)),
+        "Content-Disposition": f'inline; filename="{operation_id}.log"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }
+    return Response(shown, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+def _last_lines(text: bytes, count: int) -> bytes:
+    return b"".join(text.splitlines(keepends=True)[-count:]) if count else b""
 
 
 @router.get("/operations/{operation_id}/spec", response_model=SpecView)

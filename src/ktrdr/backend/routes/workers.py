@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
+from ktrdr.logs import about
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import (
     RegisterRequest,
@@ -29,7 +30,8 @@ router = APIRouter(tags=["workers"], responses=PROBLEMS)
 async def register_worker(body: RegisterRequest, services: Services) -> RegisterResponse:
     """A worker makes itself known. The backend first asks the endpoint for its health, and refuses it if it cannot
     reach it. Idempotent; ``outbox`` delivers results that were finished while the backend was away."""
-    return await services.enrolment.register(body)
+    with about(worker_id=body.worker_id):
+        return await services.enrolment.register(body)
 
 
 @router.post("/workers/{worker_id}/report")

@@ -10,6 +10,7 @@ import click
 
 from ktrdr.cli.client import Api, Json
 from ktrdr.cli.follow import follow
+from ktrdr.cli.joblog import follow_log
 from ktrdr.cli.options import a_name, api_command
 from ktrdr.cli.output import Output, day_and_time, figure, write_file
 from ktrdr.cli.statistics import print_statistics, print_summary
@@ -23,7 +24,7 @@ _STATUSES = ["pending", "assigned", "running", "cancelling", "completed", "faile
 
 @click.group()
 def operations() -> None:
-    """Operations: list, show, watch, cancel, retry, results, metrics, delete."""
+    """Operations: list, show, watch, cancel, retry, results, metrics, logs, delete."""
 
 
 @operations.command("list")
@@ -163,6 +164,28 @@ def metrics(operation_id: str, cursor: int, api: Api, out: Output) -> None:
     columns = list(records[0]) if records else []
     empty = f"No records from {cursor:,} on." if cursor else "No records yet."
     out.table(answer, columns, [[r.get(c) for c in columns] for r in records], empty=empty)
+
+
+@operations.command("logs")
+@click.argument("operation_id", callback=a_name)
+@click.option("--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N lines.")
+@click.option("--follow", "following", is_flag=True, help="Go on until the operation ends.")
+@api_command
+def logs(operation_id: str, tail: int | None, following: bool, api: Api, out: Output) -> None:
+    """Print what the operation's jobs printed and logged, all of it unless --tail is given.
+
+    It is kept when the job failed, was cancelled, or its worker died.
+    """
+    if following and out.as_json:
+        raise click.UsageError("--follow and --json exclude each other.")
+    answer = api.request("GET", f"/operations/{operation_id}/logs", params={"tail": tail})
+    if out.as_json:
+        out.result({"operation_id": operation_id, "log": answer.content.decode(errors="replace")})
+        return
+    if following:
+        follow_log(api, operation_id, answer)
+    else:
+        click.echo(answer.content.decode(errors="replace"), nl=False)
 
 
 @operations.command("delete")

@@ -1,0 +1,23 @@
+"""The backend in numbers for Prometheus, at the path that it scrapes by default and below the API."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse, Response
+
+from ktrdr.backend.metrics import CONTENT_TYPE
+from ktrdr.backend.routes.common import PROBLEMS, Services
+
+__all__ = ["root", "router"]
+
+router = APIRouter(tags=["metrics"], responses=PROBLEMS)
+root = APIRouter(tags=["metrics"], responses=PROBLEMS)
+
+
+@root.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics/prometheus", response_class=PlainTextResponse)
+async def prometheus(services: Services) -> Response:
+    """Workers, operations, dispatch latency, durations and ends in Prometheus' text format. The same at `/metrics`
+    and at `/api/v1/metrics/prometheus`."""
+    text = services.metrics.render(services.registry, await services.store.counts())
+    return Response(text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
