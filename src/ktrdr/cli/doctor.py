@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
+from ktrdr.cli.check import LOCAL_S, Check, Status
+from ktrdr.cli.check_ledger import check_database
 from ktrdr.cli.client import Api, Json
 from ktrdr.errors import InvalidInput, KtrdrError, NoAnswer, NotAuthorised, ServerUnreachable
+from ktrdr.settings import database_url
 
 __all__ = [
     "Check",
@@ -35,21 +35,9 @@ __all__ = [
     "examine",
 ]
 
-Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
 _SCARCE, _TOO_LITTLE = 2 * _GIB, _GIB // 4
 _SKEW_S = 5.0
-_LOCAL_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at, how it is, and what to do about it (nothing where it is ok)."""
-
-    name: str
-    status: Status
-    detail: str
-    advice: str = ""
 
 
 # --- Python and packages ---------------------------------------------------------------------------------------------
@@ -178,7 +166,7 @@ def _who_answers(port: int) -> str | None:
     import httpx  # lazy: only where something listens
 
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=_LOCAL_S, trust_env=False).json()
+        answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=LOCAL_S, trust_env=False).json()
     except (httpx.HTTPError, ValueError):
         return None
     if not isinstance(answer, dict) or answer.get("status") != "healthy":
@@ -223,64 +211,13 @@ def _collected(logger: str) -> Iterator[list[str]]:
         logging.getLogger(logger).removeHandler(handler)
 
 
-# --- the ledger ------------------------------------------------------------------------------------------------------
-
-
-def check_database(home: Path, url: str | None) -> Check:
-    """Whether the ledger can be read and which schema it has. Opened read-only; a backend that uses it notices
-    nothing."""
-    from ktrdr.operations.sqlite import driver, ledger_path  # lazy: SQLAlchemy
-    from ktrdr.operations.tables import SCHEMA
-
-    try:
-        path = ledger_path(url or home / "ktrdr.db")
-    except InvalidInput as error:
-        return Check("database", "fail", error.message, "Correct KTRDR_DATABASE_URL, or leave it out.")
-    if not path.exists():
-        return Check("database", "ok", f"{path} is made at the first start")
-    module = driver()
-    try:
-        connection = module.connect(f"{path.as_uri()}?{_mode(path)}", uri=True, timeout=_LOCAL_S)
-        try:
-            version = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
-            count = connection.execute("SELECT count(*) FROM operations").fetchone()[0]
-        finally:
-            connection.close()
-    except (module.Error, OSError, TypeError) as error:
-        if "locked" in str(error) or "busy" in str(error):
-            advice = (
-                "Try again; if it stays so, close the program that holds it (a database browser, a backup)."
-            )
-            return Check("database", "warn", f"{path} is locked by another program at this moment", advice)
-        advice = (
-            "If it is damaged or not ktrdr's, move it away, restore a backup, or set KTRDR_HOME elsewhere."
-        )
-        return Check("database", "fail", f"{path} cannot be read: {error}", advice)
-    told = f"{path}, schema {version}, {count} operations"
-    if version == SCHEMA:
-        return Check("database", "ok", told)
-    if version < SCHEMA:
-        advice = "Nothing to do: the next start of the backend brings it up to date. Make a copy first."
-        return Check("database", "warn", f"{told}; this ktrdr has {SCHEMA}", advice)
-    return Check(
-        "database", "fail", f"{told}; this ktrdr knows up to {SCHEMA}", "Upgrade: pip install -U ktrdr"
-    )
-
-
-def _mode(path: Path) -> str:
-    """Read-only. A write-ahead ledger that nobody has open is read as it lies, or SQLite would leave files beside it."""
-    with path.open("rb") as file:
-        write_ahead = file.read(20)[18:20] == b"\x02\x02"
-    return "immutable=1" if write_ahead and not Path(f"{path}-wal").exists() else "mode=ro"
-
-
 # --- the backend -----------------------------------------------------------------------------------------------------
 
 
 def check_backend(url: str, token: str | None, *, told: bool) -> Iterator[Check]:
     """Whether the backend answers, its workers, and its clock. ``told``: the URL was given, not the default."""
     try:
-        with Api(url, token, timeout_s=_LOCAL_S) as api:
+        with Api(url, token, timeout_s=LOCAL_S) as api:
             answer = api.request("GET", "/workers")
         workers = answer.json()["workers"]
     except NotAuthorised as error:
@@ -339,7 +276,7 @@ def examine(home: Path, url: str, token: str | None, *, told: bool) -> Iterator[
     yield check_python()
     yield from check_packages()
     yield check_home(home)
-    yield check_database(home, os.environ.get("KTRDR_DATABASE_URL") or None)
+    yield check_database(home, database_url())
     yield check_port(8000, "the backend", needed=not told)  # with another backend nobody wants it
     yield check_port(5003, "a backtesting worker", needed=False)
     yield check_port(5004, "a training worker", needed=False)

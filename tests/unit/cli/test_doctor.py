@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -271,3 +272,17 @@ def test_a_failed_check_is_exit_code_one(tmp_path: Path) -> None:
     assert done.returncode == 1
     [line] = [line for line in done.stdout.splitlines() if line.startswith("fail")]
     assert " -> Correct KTRDR_DATABASE_URL" in line
+
+
+def test_a_ledger_in_postgresql_is_looked_at_without_its_password(postgres: Any, tmp_path: Path) -> None:
+    postgres.start()
+    url = postgres.url(postgres.database())
+    fresh = check_database(tmp_path, url)
+    assert (fresh.status, fresh.detail.endswith("is filled at the first start")) == ("ok", True)
+    asyncio.run(SqlStore(url).close())
+    used = check_database(tmp_path, url)
+    assert used.status == "ok"
+    assert "0 operations" in used.detail
+    away = check_database(tmp_path, "postgresql://me:a-secret@127.0.0.1:9/ktrdr")
+    assert away.status == "fail"
+    assert "a-secret" not in f"{away.detail} {away.advice}"
