@@ -241,3 +241,23 @@ def test_a_report_needs_a_finished_backtest_and_a_place(
     done = fleet.cli("report", backtested, "--output", str(folder), "--json")
     assert json.loads(done.stdout) == {"html": f"{folder}/report.html", "png": f"{folder}/report.png"}
     assert sorted(p.name for p in folder.iterdir()) == ["report.html", "report.png"]
+
+
+def test_a_failed_operation_again(fleet: Any, tmp_path: Path) -> None:
+    overshooting = {"type": "sgd", "learning_rate": 10, "weight_decay": 1.0}
+    path = tmp_path / "exploding.yaml"
+    path.write_text(
+        edited(
+            "sp500_trend", name="exploding", training__optimizer=overshooting, training__gradient_clip=None
+        )
+    )
+    first = fleet.cli("models", "train", "--strategy", str(path), "--detach").stdout.strip()
+    assert finished(fleet.api, first)["status"] == "failed"
+    again = fleet.cli("operations", "retry", first)
+    assert again.returncode == 1
+    assert "Training diverged" in again.stderr
+    third = fleet.cli("operations", "retry", first, "--detach").stdout.strip()
+    assert finished(fleet.api, third)["parent_operation_id"] == first
+    listed = fleet.cli("operations", "list", "--status", "failed").stdout
+    assert "Training diverged" in listed
+    assert all(name in listed for name in (first, third))
