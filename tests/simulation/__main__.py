@@ -1,4 +1,4 @@
-"""``python -m simulation --seeds 1,2,3``: one line per seed, 1 at a broken law, 3 if a fault never occurred."""
+"""``python -m simulation --seeds 1,2,3``: a line per seed; ends 1 at a broken law, 3 if a fault never occurred."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from simulation.plan import FAULTS, SITUATIONS, Size
@@ -22,7 +23,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=Size().workers)
     parser.add_argument("--operations", type=int, default=Size().operations)
     parser.add_argument("--chaos-s", type=float, default=Size().chaos_s, help="virtual seconds of faults")
-    parser.add_argument("--demand-all", action="store_true", help="fail if a fault or situation never occurred")
+    parser.add_argument("--stop", action="store_true", help="end at the first seed that breaks a law")
+    parser.add_argument(
+        "--demand-all", action="store_true", help="fail if a fault or situation never occurred"
+    )
     chosen = parser.parse_args(arguments)
     size = Size(workers=chosen.workers, operations=chosen.operations, chaos_s=chosen.chaos_s)
     faults: Counter[str] = Counter()
@@ -30,19 +34,39 @@ def main(arguments: list[str]) -> int:
     code = 0
     for seed in _seeds(chosen.seeds):
         began = time.process_time()
-        with tempfile.TemporaryDirectory() as home:
-            report = simulate(seed, Path(home), size)
+        report = _run(seed, size)
         print(_line(report, time.process_time() - began), flush=True)
         faults += report.faults
         situations += report.situations
         if report.violation is not None:
             code = 1
-            print(f"  BROKEN {report.violation}", *report.story, sep="\n    ", flush=True)
+            if chosen.stop:
+                print(f"  BROKEN {report.violation}")
+                break
+            _tell(report, seed, size)
     never = [name for name in FAULTS if not faults[name]] + [n for n in SITUATIONS if not situations[n]]
     if never and (chosen.demand_all or chosen.seeds == _DEFAULT_SEEDS):
         print(f"never occurred, so nothing was proved about it: {', '.join(never)}")
         code = code or 3
     return code
+
+
+def _run(seed: int, size: Size) -> Report:
+    with tempfile.TemporaryDirectory() as home:
+        return simulate(seed, Path(home), size)
+
+
+def _tell(report: Report, seed: int, size: Size) -> None:
+    """The story of the operation that it befell, in the smallest of some smaller runs in which a law breaks, too."""
+    print(f"  BROKEN {report.violation}", flush=True)
+    shown = report
+    for share in (16, 8, 4, 2):
+        smaller = _run(seed, replace(size, operations=max(size.operations // share, 1)))
+        if smaller.violation is not None:
+            shown = smaller
+            print(f"  with --operations {size.operations // share}: BROKEN {smaller.violation}")
+            break
+    print(*shown.story, sep="\n    ", flush=True)
 
 
 def _line(report: Report, cpu_s: float) -> str:

@@ -10,13 +10,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from simulation.ledger import Connection, Disk, Trouble
-from simulation.laws import Laws
-from simulation.network import Message, Network, SimulatedTransport
-from simulation.plan import Weather
-from simulation.trace import Trace
-from simulation.virtual_time import Process, SimulatedClock
-
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.orchestrator import Resources, ServiceOrchestrator, Work
 from ktrdr.backend.problems import problem_of
@@ -29,6 +22,12 @@ from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraini
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.protocol.transports import Answer
 from ktrdr.settings import ControlSettings
+from simulation.laws import Laws
+from simulation.ledger import Connection, Disk, Trouble
+from simulation.network import Message, Network, SimulatedTransport
+from simulation.plan import Weather
+from simulation.trace import Trace
+from simulation.virtual_time import Process, SimulatedClock
 
 __all__ = ["URL", "BackendMachine"]
 
@@ -45,10 +44,14 @@ class _Service(ServiceOrchestrator[R], Generic[R]):
         data = [DatasetRef(symbol="X", timeframe="1d", manifest=_DIGEST)]
         name = request.strategy_name or "s"
         if isinstance(request, StartTraining):
-            spec = TrainingSpec(strategy_name=name, strategy="s", symbols=["X"], timeframes=["1d"], datasets=data)
+            spec = TrainingSpec(
+                strategy_name=name, strategy="s", symbols=["X"], timeframes=["1d"], datasets=data
+            )
             return Work(spec, {"prefer_gpu": request.prefer_gpu, "require_gpu": request.require_gpu})
         return Work(
-            BacktestSpec(strategy_name=name, strategy="s", symbol="X", timeframe="1d", datasets=data, model=_DIGEST)
+            BacktestSpec(
+                strategy_name=name, strategy="s", symbol="X", timeframe="1d", datasets=data, model=_DIGEST
+            )
         )
 
 
@@ -65,11 +68,22 @@ class BackendMachine:
 
     paused: asyncio.Event | None = None
 
-    def __init__(self, home: Path, control: ControlSettings, network: Network, trace: Trace, laws: Laws,
-                 random: Random, weather: Weather) -> None:
+    def __init__(
+        self,
+        home: Path,
+        control: ControlSettings,
+        network: Network,
+        trace: Trace,
+        laws: Laws,
+        random: Random,
+        weather: Weather,
+    ) -> None:
         self.control = control
         self._config = BackendConfig(
-            home=home, control=control, networks=(ipaddress.ip_network("10.0.0.0/8"),), version="1.0.0",
+            home=home,
+            control=control,
+            networks=(ipaddress.ip_network("10.0.0.0/8"),),
+            version="1.0.0",
             strategy_roots=(home / "strategies",),
         )
         self._network, self._trace, self._laws, self._random = network, trace, laws, random
@@ -107,6 +121,7 @@ class BackendMachine:
             self.disk, process, self._trace, self._random, self.weather, self.trouble, self._crash_at
         )
         self.store.on_assign = self._assigns
+        self.store.on_forget = self.out_of_use.discard  # the mark goes with the worker
         self._trace.tell("backend starts")
         process.spawn(self._boot(transport))
 
@@ -115,8 +130,14 @@ class BackendMachine:
         backend = Backend(self._config, parts)
         self.backend = backend
         use = Resources(
-            store=self.store, registry=backend.registry, dispatcher=backend.dispatcher, data=backend.data,
-            library=backend.library, artifacts=backend.artifacts, clock=self.clock, random=self._random,
+            store=self.store,
+            registry=backend.registry,
+            dispatcher=backend.dispatcher,
+            data=backend.data,
+            library=backend.library,
+            artifacts=backend.artifacts,
+            clock=self.clock,
+            random=self._random,
         )
         self._backtests, self._trainings = _Backtests(use), _Trainings(use)
         await backend.start()
@@ -151,13 +172,23 @@ class BackendMachine:
             self._laws.broken(law, f"{event.worker_id} is not registered", operation_id)
             return
         failures = self._probe_failures[worker.record.endpoint_url]
-        self._laws.demand(event.worker_id not in self.out_of_use, law, f"{event.worker_id} is drained", operation_id)
+        self._laws.demand(
+            event.worker_id not in self.out_of_use, law, f"{event.worker_id} is drained", operation_id
+        )
         self._laws.demand(not worker.drains_itself, law, f"{event.worker_id} said it drains", operation_id)
         # three in a row here; the registry's own count leaves out what registrations asked
-        self._laws.demand(failures < self.control.health_failures and worker.failures == 0, law,
-                          f"{event.worker_id} failed {max(failures, worker.failures)} probes in a row", operation_id)
-        self._laws.demand(worker.reserved_for == (operation_id, self._next_attempt(operation_id)),
-                          "a worker is reserved before it is assigned", f"{worker.reserved_for}", operation_id)
+        self._laws.demand(
+            failures < self.control.health_failures and worker.failures == 0,
+            law,
+            f"{event.worker_id} failed {max(failures, worker.failures)} probes in a row",
+            operation_id,
+        )
+        self._laws.demand(
+            worker.reserved_for == (operation_id, self._next_attempt(operation_id)),
+            "a worker is reserved before it is assigned",
+            f"{worker.reserved_for}",
+            operation_id,
+        )
 
     def _next_attempt(self, operation_id: str) -> int:
         worker = [w for w in self.backend.registry if w.reserved_for and w.reserved_for[0] == operation_id]
@@ -171,7 +202,9 @@ class BackendMachine:
         body = message.json
         record = self.disk.operations.get(body["task_id"])
         recorded = record is not None and record.attempt >= body["attempt"]
-        self._laws.demand(recorded, "assigned before dispatched", f"attempt {body['attempt']}", body["task_id"])
+        self._laws.demand(
+            recorded, "assigned before dispatched", f"attempt {body['attempt']}", body["task_id"]
+        )
         message.hooks.append(lambda: self._answer_arrives(body["task_id"]))
 
     def _answer_arrives(self, operation_id: str) -> None:
@@ -198,7 +231,9 @@ class BackendMachine:
         backend, method = self.backend, message.method
         match method, *parts:
             case "POST", "workers", "register":
-                return _answer(200, await backend.enrolment.register(RegisterRequest.model_validate(message.json)))
+                return _answer(
+                    200, await backend.enrolment.register(RegisterRequest.model_validate(message.json))
+                )
             case "POST", "workers", worker_id, "report":
                 report = ReportRequest.model_validate(message.json)
                 return _answer(200, await backend.enrolment.report(worker_id, report))
@@ -222,26 +257,37 @@ class BackendMachine:
         else:
             operation = await self._trainings.submit(StartTraining.model_validate(message.json), key)
         started = OperationStarted(
-            operation_id=operation.operation_id, operation_type=operation.operation_type,
-            operation_status=operation.status, message="",
+            operation_id=operation.operation_id,
+            operation_type=operation.operation_type,
+            operation_status=operation.status,
+            message="",
         )
         return _answer(202, started)
 
     # --- audits -------------------------------------------------------------------------------------------------
 
-    def audit(self) -> None:
-        """Between two events of a quiet store: what is reserved is held by exactly that attempt."""
+    def audit(self, *, strict: bool = False) -> None:
+        """Between two events of a quiet store: what is reserved is held by exactly that attempt.
+
+        Where a commit's outcome was unknown, the worker's next word puts it right; ``strict``: it must have by now.
+        """
         if self.process is None or not self._ready.is_set() or self.store.in_flight:
             return
         for worker in self.backend.registry:
             if worker.reserved_for is None:
                 continue
             operation_id, attempt = worker.reserved_for
+            if operation_id in self.trouble.doubtful and not strict:
+                continue
             record = self.disk.operations.get(operation_id)
             held = record is not None and record.status in _HELD and record.attempt == attempt
             held = held and record is not None and record.worker_id == worker.worker_id
-            self._laws.demand(held, "slots used are live attempts",
-                              f"{worker.worker_id} is reserved for attempt {attempt}", operation_id)
+            self._laws.demand(
+                held,
+                "slots used are live attempts",
+                f"{worker.worker_id} is reserved for attempt {attempt}",
+                operation_id,
+            )
 
     def audit_empty(self) -> None:
         """After the end of all operations nothing is left over that could pile up."""
@@ -250,7 +296,8 @@ class BackendMachine:
             "reserved slots": [w.worker_id for w in backend.registry if w.reserved_for],
             "counted refusals": list(backend.dispatcher._refusals),
             "known progress": list(backend.operations.progress._known),
-            "probes under way": sorted(backend.health._probing),
+            "background work": list(backend.fleet._tasks)[2 * len(backend.registry) :],
+            "waiting polls": list(backend.hub._waiting),
         }
         for what, things in left.items():
             self._laws.demand(not things, "nothing piles up", f"{what}: {things}")

@@ -8,10 +8,6 @@ from datetime import datetime
 from random import Random
 from typing import Any, Protocol
 
-from simulation.plan import Weather
-from simulation.trace import Trace
-from simulation.virtual_time import Process
-
 from ktrdr.errors import Unavailable
 from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition, new_operation
@@ -26,6 +22,9 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.paging import place_of
 from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from simulation.plan import Weather
+from simulation.trace import Trace
+from simulation.virtual_time import Process
 
 __all__ = ["Connection", "Disk", "Trouble", "Watcher"]
 
@@ -101,20 +100,32 @@ class Trouble:
         self.busy_until = 0.0
         self.slow_until = 0.0
         self.armed: str | None = None  # "before" or "after": the next assignment's commit kills the backend
+        self.doubtful: set[str] = set()  # operations that changed without the backend's being told
 
 
 class Connection(OperationStore):
     """A backend's store. Writes are durable one after the other; a dead backend's calls never return."""
 
-    def __init__(self, disk: Disk, process: Process, trace: Trace, random: Random, weather: Weather,
-                 trouble: Trouble, crash: Crash) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        process: Process,
+        trace: Trace,
+        random: Random,
+        weather: Weather,
+        trouble: Trouble,
+        crash: Crash,
+    ) -> None:
         self._disk, self._process, self._trace, self._random = disk, process, trace, random
         self._weather, self._trouble, self._crash = weather, trouble, crash
         self._free_at = 0.0
         self.in_flight = 0
         self.on_assign: Callable[[str, Assigned], None] | None = None
+        self.on_forget: Callable[[str], None] | None = None
 
-    async def _write(self, name: str, work: Callable[[], Any], about: str | None, *, arms: bool = False) -> Any:
+    async def _write(
+        self, name: str, work: Callable[[], Any], about: str | None, *, arms: bool = False
+    ) -> Any:
         self._process.check()
         loop, random = asyncio.get_running_loop(), self._random
         self.in_flight += 1
@@ -146,6 +157,7 @@ class Connection(OperationStore):
                 self._crash("backend crash after commit before dispatch", about or "")
                 self._process.check()
             if unknown:
+                self._trouble.doubtful.add(about or "")
                 self._trace.fault("commit unknown: done", name, about)
                 raise Unavailable("The connection to the ledger broke off during the commit.")
             await asyncio.sleep(0)
@@ -207,6 +219,8 @@ class Connection(OperationStore):
         await self._write(f"save worker {worker.worker_id}", lambda: self._disk.save_worker(worker), None)
 
     async def delete_worker(self, worker_id: str) -> None:
+        if self.on_forget is not None:
+            self.on_forget(worker_id)
         await self._write(f"delete worker {worker_id}", lambda: self._disk.delete_worker(worker_id), None)
 
     async def workers(self) -> Sequence[WorkerRecord]:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
+from ktrdr.errors import NoAnswer, ServerUnreachable
+from ktrdr.protocol.transports import Answer
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
-
-from ktrdr.errors import NoAnswer, ServerUnreachable
-from ktrdr.protocol.transports import Answer
 
 __all__ = ["Endpoint", "Message", "Network", "SimulatedTransport"]
 
@@ -95,8 +94,16 @@ class Network:
             after = random.uniform(60.0, 300.0) if late else random.uniform(0.0, 3.0)
             name = "duplicate minutes late" if late else "duplicate"
             self._trace.fault(name, f"{message.method} {message.path} after {after:.3f} s", message.about)
-            twin = Message(message.sender, message.url, message.method, message.path, message.body,
-                           message.headers, message.number, None)
+            twin = Message(
+                message.sender,
+                message.url,
+                message.method,
+                message.path,
+                message.body,
+                message.headers,
+                message.number,
+                None,
+            )
             loop.call_later(latency + after, self._arrive, twin)
 
     def _arrive(self, message: Message) -> None:
@@ -168,15 +175,28 @@ class SimulatedTransport:
     process's requests back.
     """
 
-    def __init__(self, network: Network, url: str, process: Process, *,
-                 on_send: Callable[[Message], None] | None = None,
-                 on_outcome: Callable[[Message, int | None], None] | None = None,
-                 endpoint: Endpoint | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        url: str,
+        process: Process,
+        *,
+        on_send: Callable[[Message], None] | None = None,
+        on_outcome: Callable[[Message, int | None], None] | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> None:
         self._network, self._url, self._process = network, url, process
         self._on_send, self._on_outcome, self._endpoint = on_send, on_outcome, endpoint
 
-    async def request(self, method: str, url: str, *, json: Any = None,
-                      headers: Mapping[str, str] | None = None, timeout_s: float = 10.0) -> Answer:
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+    ) -> Answer:
         self._process.check()
         if self._endpoint is not None and self._endpoint.paused is not None:
             await self._endpoint.paused.wait()

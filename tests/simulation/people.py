@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from ktrdr.errors import InvalidInput, ServerUnreachable
+from ktrdr.protocol.requests import OperationStarted
+from ktrdr.protocol.transports import Answer
 from simulation.backend import URL, BackendMachine, view_of
 from simulation.laws import Laws
 from simulation.network import Network, SimulatedTransport
 from simulation.trace import Trace
 from simulation.virtual_time import Process
 from simulation.worker import SimulatedWorker
-
-from ktrdr.errors import InvalidInput, ServerUnreachable
-from ktrdr.protocol.requests import OperationStarted
-from ktrdr.protocol.transports import Answer
 
 __all__ = ["Client", "Operator"]
 
@@ -75,7 +74,8 @@ class Client(_Person):
     async def _submit(self) -> None:
         body = {"strategy_name": self._key, "priority": self.random.choice((0, 0, 0, 5))}
         answer = await self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key)
-        assert answer.status == 202, answer
+        if answer.status != 202:
+            raise InvalidInput(f"{self._key}: {answer.status} {answer.body!r}")
         self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
         self._laws.told_submitted(self._key, self.operation_id)
 
@@ -98,8 +98,14 @@ class Client(_Person):
 class Operator(_Person):
     """Drains workers and lets them work again, forgets one now and then, stops one gracefully."""
 
-    def __init__(self, network: Network, random: Random, machine: BackendMachine, trace: Trace,
-                 workers: Sequence[SimulatedWorker]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        random: Random,
+        machine: BackendMachine,
+        trace: Trace,
+        workers: Sequence[SimulatedWorker],
+    ) -> None:
         super().__init__("operator", network, random)
         self._machine, self._trace, self._workers = machine, trace, workers
         self.at_home = False
@@ -114,14 +120,20 @@ class Operator(_Person):
                 case "drain":
                     await self._drain(worker.worker_id)
                 case "forget":
-                    answer = await self.ask("DELETE", f"/workers/{worker.worker_id}")
-                    if answer is not None and answer.status == 204:
-                        self._trace.situations["worker removed"] += 1
+                    await self._forget_one()
                 case "stop":
                     await worker.leave()
                     await asyncio.sleep(self.random.uniform(1.0, 20.0))
                     if worker.process is None:
                         worker.start()
+
+    async def _forget_one(self) -> None:
+        """The first that runs nothing; it lives, so it registers again."""
+        for worker in self.random.sample(self._workers, len(self._workers)):
+            answer = await self.ask("DELETE", f"/workers/{worker.worker_id}")
+            if answer is not None and answer.status == 204:
+                self._trace.situations["worker removed"] += 1
+                return
 
     async def _drain(self, worker_id: str) -> None:
         answer = await self.insist("POST", f"/workers/{worker_id}/drain")

@@ -58,8 +58,8 @@ SITUATIONS = (
 class Size:
     """``chaos_s`` is virtual: submissions and faults happen in it; afterwards everything heals."""
 
-    workers: int = 10
-    operations: int = 120
+    workers: int = 8
+    operations: int = 240
     chaos_s: float = 600.0
     heal_s: float = 3600.0
 
@@ -74,12 +74,12 @@ class Weather:
     hold: float = 0.10  # a short delay that lets others overtake
     partition_every_s: float = 60.0
     crash_every_s: float = 45.0
-    pause_every_s: float = 90.0
+    pause_every_s: float = 60.0
     backend_crash_every_s: float = 120.0
     armed_crash_every_s: float = 60.0
     store_trouble_every_s: float = 75.0
-    commit_unknown: float = 0.004
-    clock_jump_every_s: float = 150.0
+    commit_unknown: float = 0.008
+    clock_jump_every_s: float = 90.0
 
     @classmethod
     def calm(cls) -> Weather:

@@ -59,4 +59,6 @@ class Trace:
             return list(self._last)
         own = list(self._stories[operation_id])
         first = own[0][:12]
-        return sorted([*own, *(line for line in self._everywhere if line[:12] >= first)], key=lambda s: s[:12])
+        return sorted(
+            [*own, *(line for line in self._everywhere if line[:12] >= first)], key=lambda s: s[:12]
+        )

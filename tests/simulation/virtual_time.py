@@ -24,7 +24,9 @@ class _NothingToDo(selectors.BaseSelector):
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = selectors.SelectorKey(fileobj, fileobj if isinstance(fileobj, int) else fileobj.fileno(), events, data)
+        key = selectors.SelectorKey(
+            fileobj, fileobj if isinstance(fileobj, int) else fileobj.fileno(), events, data
+        )
         self._keys[fileobj] = key
         return key
 
@@ -33,7 +35,9 @@ class _NothingToDo(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise RuntimeError("The simulation stands still: nothing is due, and nobody will ever wake anybody.")
+            raise RuntimeError(
+                "The simulation stands still: nothing is due, and nobody will ever wake anybody."
+            )
         self.now += max(timeout, 0.0)
         return []
 

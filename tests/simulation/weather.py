@@ -18,8 +18,15 @@ __all__ = ["Storm"]
 class Storm:
     """Runs every kind of fault in a loop of its own until :meth:`heal`."""
 
-    def __init__(self, seed: str, weather: Weather, network: Network, machine: BackendMachine,
-                 workers: Sequence[SimulatedWorker], trace: Trace) -> None:
+    def __init__(
+        self,
+        seed: str,
+        weather: Weather,
+        network: Network,
+        machine: BackendMachine,
+        workers: Sequence[SimulatedWorker],
+        trace: Trace,
+    ) -> None:
         self._seed, self._weather, self._network = seed, weather, network
         self._machine, self._workers, self._trace = machine, workers, trace
         self._over = False
@@ -37,7 +44,9 @@ class Storm:
             ("clock", w.clock_jump_every_s, self._clock),
         )
         for name, every_s, fault in loops:
-            self._tasks.append(asyncio.ensure_future(self._loop(Random(f"{self._seed}/{name}"), every_s, fault)))
+            self._tasks.append(
+                asyncio.ensure_future(self._loop(Random(f"{self._seed}/{name}"), every_s, fault))
+            )
 
     async def _loop(self, random: Random, every_s: float, fault: Callable[[Random], Awaitable[None]]) -> None:
         while True:

@@ -9,10 +9,6 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from simulation.network import Message, Network, SimulatedTransport
-from simulation.trace import Trace
-from simulation.virtual_time import EPOCH, Process, SimulatedClock
-
 from ktrdr.backend.problems import problem_of
 from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound, WorkerBusy
 from ktrdr.operations.model import WorkerType
@@ -35,6 +31,9 @@ from ktrdr.workers.outbox import entry_key
 from ktrdr.workers.registration import Registration
 from ktrdr.workers.slot import Entry, Slot
 from ktrdr.workers.views import operation_view
+from simulation.network import Message, Network, SimulatedTransport
+from simulation.trace import Trace
+from simulation.virtual_time import EPOCH, Process, SimulatedClock
 
 __all__ = ["SimulatedWorker", "result_of"]
 
@@ -102,8 +101,18 @@ class _Run:
 class SimulatedWorker:
     """A machine: ``start`` boots a process on it, ``crash`` kills it, ``freeze`` and ``thaw`` stop and continue it."""
 
-    def __init__(self, worker_id: str, worker_type: WorkerType, network: Network, trace: Trace, random: Random,
-                 model_digest: str, acknowledged: Callable[[str, DeliverRequest], None], *, gpu: bool) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        worker_type: WorkerType,
+        network: Network,
+        trace: Trace,
+        random: Random,
+        model_digest: str,
+        acknowledged: Callable[[str, DeliverRequest], None],
+        *,
+        gpu: bool,
+    ) -> None:
         self.worker_id, self.worker_type, self.gpu = worker_id, worker_type, gpu
         self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
         self._network, self._trace, self._random = network, trace, random
@@ -129,9 +138,14 @@ class SimulatedWorker:
             link, request=self._introduction, accept=self._accepted, clock=clock, random=self._random
         )
         self._courier = Courier(
-            link, self.outbox, self.worker_id, report=self._report,  # type: ignore[arg-type]
-            on_unknown=self._registration.again, on_answer=lambda answer: self._stop(answer.stop),
-            on_done=self._done, random=self._random,
+            link,
+            self.outbox,
+            self.worker_id,
+            report=self._report,  # type: ignore[arg-type]
+            on_unknown=self._registration.again,
+            on_answer=lambda answer: self._stop(answer.stop),
+            on_done=self._done,
+            random=self._random,
         )
         self._trace.tell(f"{self.instance_id} starts")
         self.process.spawn(self._registration.run())
@@ -198,7 +212,9 @@ class SimulatedWorker:
             current_operation=entry.run.operation_id if entry else None,
             current_attempt=entry.run.attempt if entry else None,
             progress=ProgressView.of(entry.run.progress()) if entry else None,
-            worker_id=self.worker_id, instance_id=self.instance_id, version="0",
+            worker_id=self.worker_id,
+            instance_id=self.instance_id,
+            version="0",
         )
 
     def _take(self, job: StartJob) -> StartAccepted:
@@ -262,8 +278,7 @@ class SimulatedWorker:
         self.slot.leave(run, ending, EPOCH)
         self._trace.tell(f"{self.instance_id} ended attempt {run.attempt}: {ending.status}", run.operation_id)
         entry.delivery = "sending"
-        done = await self._courier.deliver(ending)
-        entry.delivery = "done" if done else "waiting"
+        self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
 
     def _ending(self, run: _Run) -> DeliverRequest:
         status = run.stopping or run.fate
@@ -275,8 +290,11 @@ class SimulatedWorker:
         if status in ("failed", "child_died"):
             more["error"] = f"the job {status}"
         return DeliverRequest(
-            operation_id=run.operation_id, attempt=run.attempt, status=status,  # type: ignore[arg-type]
-            progress=ProgressView.of(run.progress()), **more,
+            operation_id=run.operation_id,
+            attempt=run.attempt,
+            status=status,  # type: ignore[arg-type]
+            progress=ProgressView.of(run.progress()),
+            **more,
         )
 
     # --- backend ------------------------------------------------------------------------------------------------
@@ -287,10 +305,14 @@ class SimulatedWorker:
         if outbox:
             self._trace.situations["outbox at registration"] += 1
         return RegisterRequest(
-            worker_id=self.worker_id, worker_type=self.worker_type.value, endpoint_url=self.url,
-            capabilities=Capabilities(gpu=self.gpu), instance_id=self.instance_id,
+            worker_id=self.worker_id,
+            worker_type=self.worker_type.value,
+            endpoint_url=self.url,
+            capabilities=Capabilities(gpu=self.gpu),
+            instance_id=self.instance_id,
             current_operation_id=current.run.operation_id if current else None,
-            current_attempt=current.run.attempt if current else None, outbox=outbox,
+            current_attempt=current.run.attempt if current else None,
+            outbox=outbox,
         )
 
     def _accepted(self, response: RegisterResponse) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from ktrdr.errors import KtrdrError, Unavailable
+from ktrdr.operations.model import WorkerType
+from ktrdr.settings import ControlSettings
 from simulation.backend import BackendMachine
 from simulation.laws import Laws
 from simulation.network import Network
@@ -19,9 +23,6 @@ from simulation.trace import Trace, Violation
 from simulation.virtual_time import VirtualLoop
 from simulation.weather import Storm
 from simulation.worker import SimulatedWorker
-
-from ktrdr.operations.model import WorkerType
-from ktrdr.settings import ControlSettings
 
 __all__ = ["Report", "simulate"]
 
@@ -49,12 +50,33 @@ def simulate(seed: int, home: Path, size: Size | None = None, weather: Weather |
     """Run one seed; ``home`` is a folder for the little that the backend keeps in files."""
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    logging.getLogger("ktrdr").setLevel(logging.CRITICAL + 1)
+    world = _World(seed, home, size or Size(), weather or Weather(), loop)
+    log = logging.getLogger("ktrdr")
+    listener, level, spreads = _Listener(world), log.level, log.propagate
+    log.addHandler(listener)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
     try:
-        return _World(seed, home, size or Size(), weather or Weather(), loop).run()
+        return world.run()
     finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
+        log.propagate = spreads
         asyncio.set_event_loop(None)
         loop.close()
+
+
+class _Listener(logging.Handler):
+    """Loops that outlive everything log what went wrong in them; only trouble of storage and network may."""
+
+    def __init__(self, world: _World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, Unavailable):
+            self._world.failed(error)
 
 
 class _World:
@@ -76,8 +98,15 @@ class _World:
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is not None and not isinstance(error, Violation) and not self._broken.done():
-            self._broken.set_exception(error)
+        if error is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Something raised what nobody expected."""
+        if isinstance(error, Violation):
+            self._report(error)
+        else:
+            self._report(Violation("nothing fails unexpectedly", "".join(traceback.format_exception(error))))
 
     def run(self) -> Report:
         violation: Violation | None = None
@@ -85,6 +114,8 @@ class _World:
             self._loop.run_until_complete(self._live())
         except Violation as broken:
             violation = broken
+        except KtrdrError as error:
+            violation = Violation("nobody gets a strange answer", repr(error))
         finally:
             self._end()
         return self._told(violation)
@@ -101,7 +132,7 @@ class _World:
         machine.start()
         await asyncio.sleep(0.5)
         model = machine.backend.artifacts.put(b"a model")
-        workers = [self._worker(number, network, model) for number in range(size.workers)]
+        self._workers = workers = [self._worker(number, network, model) for number in range(size.workers)]
         for worker in workers:
             worker.start()
         storm = Storm(str(self._seed), self._weather, network, machine, workers, trace)
@@ -129,8 +160,14 @@ class _World:
     def _worker(self, number: int, network: Network, model: str) -> SimulatedWorker:
         kind = WorkerType.BACKTESTING if number % 2 == 0 else WorkerType.TRAINING
         return SimulatedWorker(
-            f"w{number}", kind, network, self._trace, self._random(f"worker/{number}"), model,
-            self._laws.told_delivered, gpu=number % 4 == 1,
+            f"w{number}",
+            kind,
+            network,
+            self._trace,
+            self._random(f"worker/{number}"),
+            model,
+            self._laws.told_delivered,
+            gpu=number % 4 == 1,
         )
 
     async def _unless_broken(self, work: Any) -> None:
@@ -148,19 +185,37 @@ class _World:
 
     def _demand_finished(self) -> None:
         for name, operation in self._machine.disk.operations.items():
-            self._laws.demand(operation.status.terminal, "after the healing everything finishes",
-                              f"{operation.status} after {self._size.heal_s:.0f} s", name)
+            self._laws.demand(
+                operation.status.terminal,
+                "after the healing everything finishes",
+                f"{operation.status} after {self._size.heal_s:.0f} s",
+                name,
+            )
         for client in self._clients:
-            self._laws.demand(client.operation_id in self._laws.ended, "after the healing everything finishes",
-                              f"a client was not told the end of '{client.operation_id}'", client.operation_id)
+            self._laws.demand(
+                client.operation_id in self._laws.ended,
+                "after the healing everything finishes",
+                f"a client was not told the end of '{client.operation_id}'",
+                client.operation_id,
+            )
 
     def _final_audit(self) -> None:
         operations = self._machine.disk.operations
         missing = [name for name in self._laws.acknowledged.values() if name not in operations]
         self._laws.demand(not missing, "an acknowledged operation is never missing", f"{missing}")
-        self._laws.demand(len(operations) == self._size.operations, "one operation per key", f"{len(operations)}")
-        self._machine.audit()
+        self._laws.demand(
+            len(operations) == self._size.operations, "one operation per key", f"{len(operations)}"
+        )
+        self._machine.audit(strict=True)
         self._machine.audit_empty()
+        for worker in self._workers:
+            named = worker.slot.visible()
+            self._laws.demand(
+                named is None,
+                "a worker names what it runs, nothing else",
+                f"{worker.worker_id} names an attempt that has ended",
+                None if named is None else named.run.operation_id,
+            )
 
     def _end(self) -> None:
         for task in asyncio.all_tasks(self._loop):
@@ -180,8 +235,16 @@ class _World:
                 story += ["as the ledger tells it:", *operations[name].story]
         outcomes = Counter(str(o.status) for o in operations.values())
         return Report(
-            self._seed, trace.events, len(operations), trace.digest, self._loop.time(), trace.faults,
-            trace.situations, outcomes, violation, story,
+            self._seed,
+            trace.events,
+            len(operations),
+            trace.digest,
+            self._loop.time(),
+            trace.faults,
+            trace.situations,
+            outcomes,
+            violation,
+            story,
         )
 
 
