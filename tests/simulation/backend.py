@@ -175,6 +175,9 @@ class BackendMachine:
         self._laws.demand(
             event.worker_id not in self.out_of_use, law, f"{event.worker_id} is drained", operation_id
         )
+        self._laws.demand(
+            worker.verified, law, f"{event.worker_id} was not probed since the start", operation_id
+        )
         self._laws.demand(not worker.drains_itself, law, f"{event.worker_id} said it drains", operation_id)
         # three in a row here; the registry's own count leaves out what registrations asked
         self._laws.demand(
@@ -238,6 +241,10 @@ class BackendMachine:
                 report = ReportRequest.model_validate(message.json)
                 return _answer(200, await backend.enrolment.report(worker_id, report))
             case "POST", "workers", worker_id, ("drain" | "undrain") as verb:
+                if (
+                    verb == "undrain"
+                ):  # perhaps a late duplicate: whoever sent it, the worker may be used again
+                    self.out_of_use.discard(worker_id)
                 return _answer(200, await backend.enrolment.set_draining(worker_id, verb == "drain"))
             case "DELETE", "workers", worker_id:
                 await backend.enrolment.forget(worker_id)

@@ -23,9 +23,8 @@ from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from simulation.trace import Trace, Violation
-from simulation.worker import result_of
 
-__all__ = ["Laws"]
+__all__ = ["Laws", "result_of"]
 
 _HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _LOSSES = (LeaseExpired, WorkerLost, NotMine, ChildDied)
@@ -39,6 +38,11 @@ _ORDINARY = {
     NotMine: "not mine",
     ChildDied: "child died",
 }
+
+
+def result_of(operation_id: str, attempt: int, worker_id: str) -> dict[str, Any]:
+    """The summary that an attempt brings: it tells who made it."""
+    return {"operation": operation_id, "attempt": attempt, "worker": worker_id}
 
 
 class Laws:

@@ -53,6 +53,10 @@ class Disk(MemoryStore):
         """Every record, for the laws."""
         return self._operations
 
+    def has_model(self, model_id: str | None) -> bool:
+        """Whether a model of this name is listed."""
+        return model_id in self._models
+
     async def submit(self, new: NewOperation, now: datetime) -> Operation:
         known = new.operation_id in self._operations
         operation = await super().submit(new, now)

@@ -65,7 +65,7 @@ class Client(_Person):
             await asyncio.sleep(self._cancel_after)
             answer = await self.insist("POST", f"/operations/{self.operation_id}/cancel")
             self._laws.told_cancelled(self.operation_id, view_of(self._found(answer)))
-        while not await self._ended():
+        while not await self._ended():  # noqa: ASYNC110 - a client polls
             await asyncio.sleep(self.random.uniform(2.0, 15.0))
         if self.random.random() < 0.2:
             await asyncio.sleep(self.random.uniform(0.0, 200.0))

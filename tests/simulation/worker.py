@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,18 +32,14 @@ from ktrdr.workers.outbox import entry_key
 from ktrdr.workers.registration import Registration
 from ktrdr.workers.slot import Entry, Slot
 from ktrdr.workers.views import operation_view
+from simulation.laws import Laws, result_of
 from simulation.network import Message, Network, SimulatedTransport
 from simulation.trace import Trace
 from simulation.virtual_time import EPOCH, Process, SimulatedClock
 
-__all__ = ["SimulatedWorker", "result_of"]
+__all__ = ["SimulatedWorker"]
 
 _STEPS = 20
-
-
-def result_of(operation_id: str, attempt: int, worker_id: str) -> dict[str, Any]:
-    """The summary that an attempt brings: it tells who made it."""
-    return {"operation": operation_id, "attempt": attempt, "worker": worker_id}
 
 
 class _Outbox:
@@ -109,7 +106,7 @@ class SimulatedWorker:
         trace: Trace,
         random: Random,
         model_digest: str,
-        acknowledged: Callable[[str, DeliverRequest], None],
+        laws: Laws,
         *,
         gpu: bool,
     ) -> None:
@@ -119,7 +116,8 @@ class SimulatedWorker:
         self._model_digest = model_digest
         self.process: Process | None = None
         self.paused: asyncio.Event | None = None
-        self.outbox = _Outbox(lambda delivery: acknowledged(worker_id, delivery))
+        self._laws = laws
+        self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
         network.endpoints[self.url] = self
@@ -131,6 +129,7 @@ class SimulatedWorker:
         self.instance_id = f"{self.worker_id}-{self._incarnation}"
         self.process = Process(self.instance_id)
         self.slot = Slot()
+        self._begun: set[tuple[str, int]] = set()
         clock = SimulatedClock(asyncio.get_running_loop())
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
         link = BackendLink(transport, ("http://backend",), token=None, timeout_s=10.0, uploads=_Uploads())
@@ -235,6 +234,9 @@ class SimulatedWorker:
                 current.run.stop("cancelled", 10.0)
             raise
         if begun:
+            again = (operation_id, job.attempt) in self._begun
+            self._laws.demand(not again, "a worker runs an attempt once", self.instance_id, operation_id)
+            self._begun.add((operation_id, job.attempt))
             assert self.process is not None
             self.process.spawn(self._work(self.slot.current))  # type: ignore[arg-type]
         return StartAccepted(operation_id=run.operation_id, worker_id=self.worker_id, attempt=run.attempt)
@@ -263,10 +265,8 @@ class SimulatedWorker:
         run: Any = entry.run
         while run.done_s < run.duration_s and run.stopping is None:
             piece = min(run.duration_s / _STEPS, run.duration_s - run.done_s)
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(run.stop_requested.wait(), piece)
-            except TimeoutError:
-                pass
             if self.paused is not None:
                 await self.paused.wait()
             run.done_s += piece

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from ktrdr.errors import KtrdrError, Unavailable
-from ktrdr.operations.model import WorkerType
+from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
 from ktrdr.settings import ControlSettings
 from simulation.backend import BackendMachine
 from simulation.laws import Laws
@@ -166,7 +166,7 @@ class _World:
             self._trace,
             self._random(f"worker/{number}"),
             model,
-            self._laws.told_delivered,
+            self._laws,
             gpu=number % 4 == 1,
         )
 
@@ -206,6 +206,13 @@ class _World:
         self._laws.demand(
             len(operations) == self._size.operations, "one operation per key", f"{len(operations)}"
         )
+        for name, operation in operations.items():
+            if (
+                operation.operation_type is OperationType.TRAINING
+                and operation.status is OperationStatus.COMPLETED
+            ):
+                listed = self._machine.disk.has_model((operation.summary or {}).get("model_id"))
+                self._laws.demand(listed, "the model of a completed training is listed", name, name)
         self._machine.audit(strict=True)
         self._machine.audit_empty()
         for worker in self._workers:

@@ -69,6 +69,7 @@ class OperationsService:
         self._control = control
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
+        self.on_end: Callable[[str], None] = lambda operation_id: None
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class OperationsService:
         self._registry.release(operation.worker_id, operation_id, operation.attempt)
         if operation.status.terminal:
             self.progress.forget(operation_id)
+            self.on_end(operation_id)
 
     def _carry_out(self, command: Command) -> None:
         match command:
