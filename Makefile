@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 SEEDS ?= 1,2,3
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e sim sim-mutants coverage-report bench quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e sim coverage-report bench quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -57,9 +57,6 @@ test-e2e: $(VENV)/.ready-dev ## a user's commands from end to end
 
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,2,3 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))
-
-sim-mutants: $(VENV)/.ready-dev ## whether the simulation finds each planted bug
-	@PYTHONPATH=tests $(BIN)/python -m simulation.mutants
 
 bench: $(VENV)/.ready-dev ## measure; prints one table with CPU seconds
 	@$(BIN)/python benchmarks/run.py

@@ -65,9 +65,11 @@ class Disk(MemoryStore):
             self._watcher.submitted(operation)
         return operation
 
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
         before = self._find(operation_id)
-        transition = await super().apply(operation_id, event, now)
+        transition = await super().apply(operation_id, event, now, model=model)
         after = transition.operation
         del self._by_status[before.status][operation_id]
         self._by_status[after.status][operation_id] = after
@@ -185,13 +187,15 @@ class Connection(OperationStore):
         result: Operation = await self._write("submit", lambda: self._disk.submit(new, now), new.operation_id)
         return result
 
-    async def apply(self, operation_id: str, event: Event, now: datetime) -> Transition:
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
         assigns = isinstance(event, Assigned)
         if assigns and self.on_assign is not None:
             self.on_assign(operation_id, event)
         name = type(event).__name__
         result: Transition = await self._write(
-            name, lambda: self._disk.apply(operation_id, event, now), operation_id, arms=assigns
+            name, lambda: self._disk.apply(operation_id, event, now, model=model), operation_id, arms=assigns
         )
         return result
 

@@ -69,7 +69,7 @@ class OperationsService:
         self._control = control
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
-        self.on_end: Callable[[str], None] = lambda operation_id: None
+        self.on_end: Callable[[str], object] = lambda _: None
 
     # --- events -------------------------------------------------------------------------------------------------
 
