@@ -13,8 +13,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COVERAGE_MINIMUM := 90
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+SEEDS ?= 1,2,3
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e coverage-report bench quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e sim coverage-report bench quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -53,6 +54,9 @@ test-integration: $(VENV)/.ready-dev ## real processes and real HTTP over loopba
 
 test-e2e: $(VENV)/.ready-dev ## a user's commands from end to end
 	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup tests/e2e
+
+sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,2,3 or 1-50, FLEET and OPERATIONS for its size
+	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))
 
 bench: $(VENV)/.ready-dev ## measure; prints one table with CPU seconds
 	@$(BIN)/python benchmarks/run.py

@@ -68,10 +68,19 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._refusals: dict[str, int] = {}
         operations.wake = self.wake
+        operations.on_end = self._forget
 
     def wake(self) -> None:
         """Something may be dispatched now."""
         self._woken.set()
+
+    def refusals_of(self, operation_id: str) -> int:
+        """How often workers in a row refused this operation, as far as this process knows."""
+        return self._refusals.get(operation_id, 0)
+
+    def _forget(self, operation_id: str) -> None:
+        """However it ended: its refusals are of no interest any more."""
+        self._refusals.pop(operation_id, None)
 
     async def run(self) -> None:
         """Serve wake-ups for ever; a failing pass is logged and tried again a second later."""
@@ -222,7 +231,7 @@ class Dispatcher:
         return False
 
     async def _refused(self, operation_id: str, assignment: Assignment, reason: str) -> None:
-        count = self._refusals.get(operation_id, 0) + 1
+        count = self.refusals_of(operation_id) + 1
         self._refusals[operation_id] = count
         not_before = None
         if count >= _REFUSALS_PER_PASS:

@@ -74,6 +74,7 @@ class OperationsService:
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
+        self.on_end: Callable[[str], object] = lambda _: None
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -98,16 +99,16 @@ class OperationsService:
     def _follow(self, operation: Operation, event: Event) -> None:
         """Bring the reservation in line with the record."""
         operation_id, assignment = operation.operation_id, operation.assignment
-        if assignment is None:
-            return
         if operation.status in _HELD:
-            if not isinstance(event, CancelRequested) and operation.status is not OperationStatus.ASSIGNED:
+            told = not isinstance(event, CancelRequested) and operation.status is not OperationStatus.ASSIGNED
+            if told and assignment is not None:
                 self._registry.adopt(assignment, operation_id)
             return
-        self._registry.release(assignment.worker_id, operation_id, operation.attempt)
+        self._registry.release(operation.worker_id, operation_id, operation.attempt)
         if operation.status.terminal:
             self.progress.forget(operation_id)
             self.logs.settled(operation)
+            self.on_end(operation_id)
 
     def _carry_out(self, command: Command) -> None:
         match command:

@@ -117,8 +117,13 @@ class WorkerRegistry:
         return worker
 
     def put(self, record: WorkerRecord, *, verified: bool = True) -> WorkerEndpoint:
-        """Add a worker, or renew one that registers again; a new incarnation holds no reservation."""
+        """Add a worker, or renew one that registers again; a new incarnation holds no reservation.
+
+        Whether it drains is as :meth:`set_draining` left it: that may have come while the registration was written.
+        """
         old = self._workers.get(record.worker_id)
+        if old is not None:
+            record = replace(record, draining=old.record.draining)
         new = WorkerEndpoint(record, verified=verified)
         new.serves = serves(self._version, str(record.capabilities.get("version", "0")))
         if old is not None:

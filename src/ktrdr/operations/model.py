@@ -94,7 +94,8 @@ class Operation:
     """One piece of work in the ledger; changed only by ``ktrdr.operations.machine.step``.
 
     ``worker_id`` and ``instance_id`` name the newest assignment, also while the operation is pending again or has
-    ended; ``status`` says whether anybody runs it now.
+    ended; ``status`` says whether anybody runs it now. A pending operation whose worker itself told the end of the
+    attempt (released, child died) has no ``instance_id``: nothing of that attempt can be adopted.
     """
 
     operation_id: str

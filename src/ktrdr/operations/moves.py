@@ -99,7 +99,11 @@ def describe(event: Event) -> str:
 
 
 def again(operation: Operation, moment: Moment, why: str, **changes: Any) -> Transition:
-    """Back to the queue. The assignment stays on record: if its worker reappears first, it is adopted."""
+    """Back to the queue. The assignment stays on record: if its worker reappears first, it is adopted.
+
+    Where the worker itself told the end of the attempt, ``instance_id=None`` closes it: a probe that was answered
+    before that end and comes after it must not adopt what nobody runs.
+    """
     moved = replace(
         operation,
         status=PENDING,
@@ -214,7 +218,7 @@ def release(operation: Operation, event: Released, moment: Moment) -> Transition
     why = f"attempt {operation.attempt}: released by {operation.worker_id}"
     checkpoint = event.checkpoint_digest or operation.checkpoint_digest
     progress = _forward(operation.progress, event)
-    return again(operation, moment, why, checkpoint_digest=checkpoint, progress=progress)
+    return again(operation, moment, why, checkpoint_digest=checkpoint, progress=progress, instance_id=None)
 
 
 def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Transition:
@@ -267,7 +271,7 @@ def child_died(operation: Operation, event: ChildDied, moment: Moment) -> Transi
     counts["progress"] = _forward(operation.progress, event)
     why = f"attempt {operation.attempt} on {operation.worker_id}: the job's process died ({event.detail})"
     if not event.out_of_memory and deaths < _CHILD_DEATHS and failures < moment.max_failures:
-        return again(operation, moment, why, **counts)
+        return again(operation, moment, why, instance_id=None, **counts)
     cause = "ran out of memory" if event.out_of_memory else "was killed"
     error = f"The job's process {cause}: {event.detail}"[:_ERROR_LENGTH]
     return end(operation, moment, FAILED, why, error=error, **counts)

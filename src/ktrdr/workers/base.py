@@ -286,8 +286,7 @@ class WorkerAPIBase(ABC):
             _log.info("Operation %s (attempt %d): %s", run.operation_id, run.attempt, ending.status)
             if run.fenced:
                 entry.delivery = "sending"
-                done = await self._courier.deliver(ending)
-                entry.delivery = "done" if done else "waiting"
+                self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
             await asyncio.to_thread(self._trim)
         finally:
             self._work.pop(run, None)

@@ -101,6 +101,11 @@ class Slot:
             (entry for entry in self.newest_first() if entry.delivery in ("sending", "waiting")), None
         )
 
+    def sent(self, entry: Entry, *, acknowledged: bool) -> None:
+        """A report came back, or did not; an end that went along with a registration meanwhile stays acknowledged."""
+        if entry.delivery == "sending":
+            entry.delivery = "done" if acknowledged else "waiting"
+
     def acknowledged(self, key: str) -> None:
         """The backend has the end of ``operation_id:attempt``."""
         operation_id, _, attempt = key.rpartition(":")

@@ -163,6 +163,19 @@ async def test_a_busy_answer_sends_it_to_another_worker_and_counts_no_failure(pl
     assert (operation.worker_id, operation.attempt, operation.failures) == ("w2", 2, 0)
 
 
+async def test_the_count_of_refusals_ends_with_the_operation(plane: ControlPlane) -> None:
+    """Whoever is refused and then cancelled is never accepted; its count must not stay for ever."""
+    worker = await plane.join("w1")
+    worker.script = ["busy"] * 3
+    name = await plane.submit()
+    await settle(lambda: plane.store.get(name), lambda o: o.not_before is not None)
+    dispatcher = plane.backend.dispatcher
+    assert dispatcher.refusals_of(name) == 3
+    await plane.api("POST", f"/operations/{name}/cancel")
+    assert await plane.status(name) == "cancelled"
+    assert dispatcher.refusals_of(name) == 0
+
+
 async def test_after_three_refusals_it_waits_and_is_tried_again(plane: ControlPlane) -> None:
     worker = await plane.join("w1")
     worker.script = ["busy"] * 3

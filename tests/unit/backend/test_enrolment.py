@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from ktrdr.backend.config import LOOPBACK
 from ktrdr.backend.enrolment import check_endpoint
 from ktrdr.errors import InvalidInput
-from ktrdr.operations.model import NewOperation, OperationType
+from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.model import NewOperation, OperationType, WorkerRecord
 from ktrdr.operations.sql import SqlStore
 from support.control_plane import ControlPlane, calm, spec_of
 
@@ -241,6 +243,34 @@ async def test_a_draining_worker_finishes_and_gets_no_more(plane: ControlPlane) 
     assert (await plane.api("GET", "/workers/w1"))["status"] == "draining"
     assert (await plane.api("POST", "/workers/w1/undrain"))["status"] in ("available", "busy")
     await plane.until(second, "running")
+
+
+class _SlowToRegister(MemoryStore):
+    """Writing a worker's record waits for ``gate``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def save_worker(self, worker: WorkerRecord) -> None:
+        await self.gate.wait()
+        await super().save_worker(worker)
+
+
+async def test_a_drain_while_the_worker_registers_again_is_kept(tmp_path: Path) -> None:
+    store = _SlowToRegister()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        store.gate.clear()
+        registering = asyncio.create_task(plane.api("POST", "/workers/register", worker.registration()))
+        await calm()
+        draining = asyncio.create_task(plane.api("POST", "/workers/w1/drain"))
+        await calm()
+        store.gate.set()
+        await asyncio.gather(registering, draining)
+        assert (await plane.api("GET", "/workers/w1"))["status"] == "draining"
+        assert (await store.workers())[0].draining
 
 
 async def test_forgetting_a_worker(plane: ControlPlane) -> None:

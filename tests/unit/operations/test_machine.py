@@ -330,6 +330,20 @@ def test_a_result_that_was_given_up_is_adopted() -> None:
     assert (again.status, again.attempt, again.failures) == (PENDING, 1, 2)  # coming and going is bounded too
 
 
+@pytest.mark.parametrize("ended", [Released(FIRST), ChildDied(FIRST, "signal 9")])
+@pytest.mark.parametrize("kind", [Accepted, Progressed])
+def test_what_its_own_worker_ended_is_not_adopted(
+    kind: type[Accepted | Progressed], ended: Released | ChildDied
+) -> None:
+    """A probe that was answered before the end and comes after it must not revive an attempt that nobody runs."""
+    over = step(operation_in(RUNNING), ended, LATER).operation
+    late = step(over, an_event(kind, FIRST, LATER), LATER)
+    assert (late.outcome, late.operation.status) == ("ignored", PENDING)
+    assert late.commands == (StopStray("op_1", FIRST),)
+    again = step(late.operation, assigned_to("worker-1"), LATER).operation
+    assert (again.status, again.attempt) == (ASSIGNED, 2)
+
+
 def test_a_result_of_an_older_attempt_is_discarded() -> None:
     second = step(pending_again(), assigned_to("worker-2"), LATER).operation
     late = step(second, Finished(FIRST, an_outcome()), LATER)

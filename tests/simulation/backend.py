@@ -1,0 +1,319 @@
+"""The backend's machine: the real :class:`Backend` on a simulated network, ledger and clock, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Generic, TypeVar
+
+from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.orchestrator import Resources, ServiceOrchestrator, Work
+from ktrdr.backend.problems import problem_of
+from ktrdr.backend.wiring import Backend, Parts
+from ktrdr.errors import KtrdrError
+from ktrdr.operations.events import Assigned
+from ktrdr.operations.model import OperationStatus, OperationType
+from ktrdr.protocol.messages import OperationView, RegisterRequest, ReportRequest
+from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
+from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
+from ktrdr.protocol.transports import Answer
+from ktrdr.settings import ControlSettings
+from simulation.laws import Laws
+from simulation.ledger import Connection, Disk, Trouble
+from simulation.network import Message, Network, SimulatedTransport
+from simulation.plan import Weather
+from simulation.trace import Trace
+from simulation.virtual_time import Process, SimulatedClock
+
+__all__ = ["URL", "BackendMachine"]
+
+URL = "http://backend"
+_DIGEST = "a" * 64
+_HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+R = TypeVar("R", StartBacktest, StartTraining)
+
+
+class _Service(ServiceOrchestrator[R], Generic[R]):
+    """The real submit path; only what a request means is made up: no prices are needed to test the control plane."""
+
+    async def resolve(self, request: R) -> Work:
+        data = [DatasetRef(symbol="X", timeframe="1d", manifest=_DIGEST)]
+        name = request.strategy_name or "s"
+        if isinstance(request, StartTraining):
+            spec = TrainingSpec(
+                strategy_name=name, strategy="s", symbols=["X"], timeframes=["1d"], datasets=data
+            )
+            return Work(spec, {"prefer_gpu": request.prefer_gpu, "require_gpu": request.require_gpu})
+        return Work(
+            BacktestSpec(
+                strategy_name=name, strategy="s", symbol="X", timeframe="1d", datasets=data, model=_DIGEST
+            )
+        )
+
+
+class _Backtests(_Service[StartBacktest]):
+    operation_type = OperationType.BACKTESTING
+
+
+class _Trainings(_Service[StartTraining]):
+    operation_type = OperationType.TRAINING
+
+
+class BackendMachine:
+    """Starts backends one after the other on one disk. ``process`` is None while none runs."""
+
+    paused: asyncio.Event | None = None
+
+    def __init__(
+        self,
+        home: Path,
+        control: ControlSettings,
+        network: Network,
+        trace: Trace,
+        laws: Laws,
+        random: Random,
+        weather: Weather,
+    ) -> None:
+        self.control = control
+        self._config = BackendConfig(
+            home=home,
+            control=control,
+            networks=(ipaddress.ip_network("10.0.0.0/8"),),
+            version="1.0.0",
+            strategy_roots=(home / "strategies",),
+        )
+        self._network, self._trace, self._laws, self._random = network, trace, laws, random
+        self.weather = weather
+        self.disk = Disk(laws, control.max_failures)
+        self.trouble = Trouble()
+        self.clock = SimulatedClock(asyncio.get_running_loop())
+        self.armed_answer = False  # the next start request that a worker answers kills the backend
+        self.process: Process | None = None
+        self.backend: Backend
+        self.restart_after: Callable[[], None] = lambda: None
+        self.out_of_use: set[str] = set()  # drained, as the operator was told
+        self._started_at = 0.0
+        self._ready = asyncio.Event()
+        self._probe_failures: Counter[str] = Counter()
+        laws.leases_safe_until = self._leases_safe_until
+        laws.find = self.disk.operations.get
+        network.endpoints[URL] = self
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A new process; until it has read the ledger it takes no connections."""
+        if self.process is not None:
+            return
+        process = Process("backend")
+        self.process = process
+        self._started_at = self._trace.now()
+        self._probe_failures.clear()
+        self._ready = asyncio.Event()
+        transport = SimulatedTransport(
+            self._network, URL, process, on_send=self._sends, on_outcome=self._outcome
+        )
+        self.store = Connection(
+            self.disk, process, self._trace, self._random, self.weather, self.trouble, self._crash_at
+        )
+        self.store.on_assign = self._assigns
+        self.store.on_forget = self.out_of_use.discard  # the mark goes with the worker
+        self._trace.tell("backend starts")
+        process.spawn(self._boot(transport))
+
+    async def _boot(self, transport: SimulatedTransport) -> None:
+        parts = Parts(store=self.store, transport=transport, clock=self.clock, random=self._random)
+        backend = Backend(self._config, parts)
+        self.backend = backend
+        use = Resources(
+            store=self.store,
+            registry=backend.registry,
+            dispatcher=backend.dispatcher,
+            data=backend.data,
+            library=backend.library,
+            artifacts=backend.artifacts,
+            clock=self.clock,
+            random=self._random,
+        )
+        self._backtests, self._trainings = _Backtests(use), _Trainings(use)
+        await backend.start()
+        self._ready.set()
+        if self._trace.now() > 1.0:
+            self._trace.situations["backend restarted"] += 1
+
+    def crash(self, fault: str, operation_id: str | None = None) -> None:
+        """``kill -9``, and somebody starts it again."""
+        if self.process is None:
+            return
+        self._trace.fault(fault, "the backend is killed", operation_id)
+        process, self.process = self.process, None
+        process.kill()
+        self.restart_after()
+
+    def _crash_at(self, fault: str, about: str) -> None:
+        self.crash(fault, about or None)
+
+    def _leases_safe_until(self) -> float:
+        """Before this no lease may end, unless somebody set the clock meanwhile."""
+        if self.clock.jumped_at >= self._started_at:
+            return 0.0
+        return self._started_at + self.control.lease_s
+
+    # --- what goes out ------------------------------------------------------------------------------------------
+
+    def _assigns(self, operation_id: str, event: Assigned) -> None:
+        """The backend has chosen a worker: it must be one that takes work."""
+        law, worker = "no dispatch to dead or draining workers", self.backend.registry.find(event.worker_id)
+        if worker is None:
+            self._laws.broken(law, f"{event.worker_id} is not registered", operation_id)
+            return
+        failures = self._probe_failures[worker.record.endpoint_url]
+        self._laws.demand(
+            event.worker_id not in self.out_of_use, law, f"{event.worker_id} is drained", operation_id
+        )
+        self._laws.demand(
+            worker.verified, law, f"{event.worker_id} was not probed since the start", operation_id
+        )
+        self._laws.demand(not worker.drains_itself, law, f"{event.worker_id} said it drains", operation_id)
+        # three in a row here; the registry's own count leaves out what registrations asked
+        self._laws.demand(
+            failures < self.control.health_failures and worker.failures == 0,
+            law,
+            f"{event.worker_id} failed {max(failures, worker.failures)} probes in a row",
+            operation_id,
+        )
+        self._laws.demand(
+            worker.reserved_for == (operation_id, self._next_attempt(operation_id)),
+            "a worker is reserved before it is assigned",
+            f"{worker.reserved_for}",
+            operation_id,
+        )
+
+    def _next_attempt(self, operation_id: str) -> int:
+        worker = [w for w in self.backend.registry if w.reserved_for and w.reserved_for[0] == operation_id]
+        attempts = [w.reserved_for[1] for w in worker if w.reserved_for]
+        return max(attempts, default=0)
+
+    def _sends(self, message: Message) -> None:
+        """A start request: the assignment must be in the ledger before the worker hears of it."""
+        if not message.path.endswith("/start"):
+            return
+        body = message.json
+        record = self.disk.operations.get(body["task_id"])
+        recorded = record is not None and record.attempt >= body["attempt"]
+        self._laws.demand(
+            recorded, "assigned before dispatched", f"attempt {body['attempt']}", body["task_id"]
+        )
+        message.hooks.append(lambda: self._answer_arrives(body["task_id"]))
+
+    def _answer_arrives(self, operation_id: str) -> None:
+        if self.armed_answer and self.process is not None:
+            self.armed_answer = False
+            self.crash("backend crash after dispatch before answer", operation_id)
+
+    def _outcome(self, message: Message, status: int | None) -> None:
+        if message.path == "/health":
+            self._probe_failures[message.url] = 0 if status == 200 else self._probe_failures[message.url] + 1
+
+    # --- what comes in ------------------------------------------------------------------------------------------
+
+    async def handle(self, message: Message) -> Answer:
+        await self._ready.wait()
+        try:
+            return await self._route(message)
+        except KtrdrError as error:
+            problem = problem_of(error)
+            return Answer(problem.status, {}, problem.model_dump_json(exclude_none=True).encode())
+
+    async def _route(self, message: Message) -> Answer:
+        parts = message.path.partition("?")[0].split("/")[3:]  # after /api/v1
+        backend, method = self.backend, message.method
+        match method, *parts:
+            case "POST", "workers", "register":
+                return _answer(
+                    200, await backend.enrolment.register(RegisterRequest.model_validate(message.json))
+                )
+            case "POST", "workers", worker_id, "report":
+                report = ReportRequest.model_validate(message.json)
+                return _answer(200, await backend.enrolment.report(worker_id, report))
+            case "POST", "workers", worker_id, ("drain" | "undrain") as verb:
+                if (
+                    verb == "undrain"
+                ):  # perhaps a late duplicate: whoever sent it, the worker may be used again
+                    self.out_of_use.discard(worker_id)
+                return _answer(200, await backend.enrolment.set_draining(worker_id, verb == "drain"))
+            case "DELETE", "workers", worker_id:
+                await backend.enrolment.forget(worker_id)
+                return Answer(204)
+            case "POST", ("backtests" | "trainings") as kind, "start":
+                return await self._submit(kind, message)
+            case "GET", "operations", operation_id:
+                return _answer(200, await backend.operations.view(operation_id))
+            case "POST", "operations", operation_id, "cancel":
+                return _answer(202, await backend.operations.cancel(operation_id))
+        raise AssertionError(f"{method} {message.path}")
+
+    async def _submit(self, kind: str, message: Message) -> Answer:
+        key = message.headers["idempotency-key"]
+        if kind == "backtests":
+            operation = await self._backtests.submit(StartBacktest.model_validate(message.json), key)
+        else:
+            operation = await self._trainings.submit(StartTraining.model_validate(message.json), key)
+        started = OperationStarted(
+            operation_id=operation.operation_id,
+            operation_type=operation.operation_type,
+            operation_status=operation.status,
+            message="",
+        )
+        return _answer(202, started)
+
+    # --- audits -------------------------------------------------------------------------------------------------
+
+    def audit(self, *, strict: bool = False) -> None:
+        """Between two events of a quiet store: what is reserved is held by exactly that attempt.
+
+        Where a commit's outcome was unknown, the worker's next word puts it right; ``strict``: it must have by now.
+        """
+        if self.process is None or not self._ready.is_set() or self.store.in_flight:
+            return
+        for worker in self.backend.registry:
+            if worker.reserved_for is None:
+                continue
+            operation_id, attempt = worker.reserved_for
+            if operation_id in self.trouble.doubtful and not strict:
+                continue
+            record = self.disk.operations.get(operation_id)
+            held = record is not None and record.status in _HELD and record.attempt == attempt
+            held = held and record is not None and record.worker_id == worker.worker_id
+            self._laws.demand(
+                held,
+                "slots used are live attempts",
+                f"{worker.worker_id} is reserved for attempt {attempt}",
+                operation_id,
+            )
+
+    def audit_empty(self) -> None:
+        """After the end of all operations nothing is left over that could pile up."""
+        backend = self.backend
+        left: dict[str, Any] = {
+            "reserved slots": [w.worker_id for w in backend.registry if w.reserved_for],
+            "counted refusals": list(backend.dispatcher._refusals),
+            "known progress": list(backend.operations.progress._known),
+            "background work": list(backend.fleet._tasks)[2 * len(backend.registry) :],
+            "waiting polls": list(backend.hub._waiting),
+        }
+        for what, things in left.items():
+            self._laws.demand(not things, "nothing piles up", f"{what}: {things}")
+
+
+def _answer(status: int, body: Any) -> Answer:
+    return Answer(status, {}, body.model_dump_json().encode())
+
+
+def view_of(answer: Answer) -> OperationView:
+    """An operation from an answer."""
+    return OperationView.model_validate_json(answer.body)

@@ -1,0 +1,281 @@
+"""The laws of the control plane, checked at every change of the ledger and at everything somebody was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from ktrdr.operations.events import (
+    Assigned,
+    CancelRequested,
+    ChildDied,
+    Event,
+    Finished,
+    LeaseExpired,
+    NotMine,
+    Refused,
+    Released,
+    Unreachable,
+    WorkerLost,
+)
+from ktrdr.operations.machine import Transition
+from ktrdr.operations.model import Operation, OperationStatus
+from ktrdr.protocol.messages import DeliverRequest, OperationView
+from simulation.trace import Trace, Violation
+
+__all__ = ["Laws", "result_of"]
+
+_HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+_LOSSES = (LeaseExpired, WorkerLost, NotMine, ChildDied)
+_ORDINARY = {
+    Assigned: "assigned",
+    Refused: "refused",
+    Unreachable: "unreachable",
+    Released: "released",
+    LeaseExpired: "lease expired",
+    WorkerLost: "worker lost",
+    NotMine: "not mine",
+    ChildDied: "child died",
+}
+
+
+def result_of(operation_id: str, attempt: int, worker_id: str) -> dict[str, Any]:
+    """The summary that an attempt brings: it tells who made it."""
+    return {"operation": operation_id, "attempt": attempt, "worker": worker_id}
+
+
+class Laws:
+    """Raises :class:`Violation` at the first broken law, and counts which situations occurred."""
+
+    def __init__(self, trace: Trace, max_failures: int, report: Callable[[Violation], None]) -> None:
+        self._trace, self._max_failures, self._report = trace, max_failures, report
+        self.acknowledged: dict[str, str] = {}  # idempotency key: operation
+        self.cancelled: set[str] = set()  # cancels that were acknowledged while the operation had not ended
+        self.ended: dict[str, OperationStatus] = {}  # as somebody was told
+        self.results: dict[str, int] = {}
+        self.leases_safe_until: Callable[[], float] = lambda: 0.0
+        self.keys: dict[str, str] = {}
+        self.find: Callable[[str], Operation | None] = lambda _: None
+
+    def broken(self, law: str, message: str, operation_id: str | None = None) -> None:
+        """Told to the world as well as raised, because code under test may swallow what is raised."""
+        violation = Violation(law, message, operation_id)
+        self._report(violation)
+        raise violation
+
+    def demand(self, good: bool, law: str, message: str, operation_id: str | None = None) -> None:
+        if not good:
+            self.broken(law, message, operation_id)
+
+    # --- the ledger ---------------------------------------------------------------------------------------------
+
+    def submitted(self, operation: Operation) -> None:
+        name, key = operation.operation_id, operation.idempotency_key
+        self._trace.tell(f"ledger: {name} submitted", name)
+        if key is not None:
+            self.demand(
+                key not in self.keys,
+                "one operation per key",
+                f"{key} made {self.keys.get(key)} and {name}",
+                name,
+            )
+            self.keys[key] = name
+
+    def deleted(self, operation_id: str) -> None:
+        self.broken("an acknowledged operation is never missing", f"{operation_id} was deleted", operation_id)
+
+    def changed(self, before: Operation, event: Event, transition: Transition, now: datetime) -> None:
+        after, name = transition.operation, before.operation_id
+        kind = type(event).__name__
+        self._trace.tell(
+            f"ledger: {name} {kind} {before.status}->{after.status} attempt {after.attempt} "
+            f"failures {after.failures} {after.worker_id} ({transition.outcome})",
+            name,
+        )
+        self._final(before, after)
+        self._numbers(before, event, after)
+        self._ends(before, event, after)
+        self._leases(before, event, after, now)
+        self._progress(before, after)
+        self._count(before, event, transition)
+
+    def _final(self, before: Operation, after: Operation) -> None:
+        if before.status.terminal:
+            same = all(
+                getattr(before, field) == getattr(after, field)
+                for field in (
+                    "status",
+                    "attempt",
+                    "worker_id",
+                    "instance_id",
+                    "summary",
+                    "artifacts",
+                    "error",
+                    "completed_at",
+                    "progress",
+                    "failures",
+                )
+            )
+            self.demand(
+                same, "terminal is final", f"{before.status} became {after.status}", before.operation_id
+            )
+
+    def _numbers(self, before: Operation, event: Event, after: Operation) -> None:
+        name = before.operation_id
+        grows = int(isinstance(event, Assigned) and before.status is OperationStatus.PENDING)
+        self.demand(
+            after.attempt == before.attempt + grows,
+            "attempts grow by one",
+            f"{before.attempt} became {after.attempt} at {type(event).__name__}",
+            name,
+        )
+        lost = after.failures - before.failures
+        self.demand(
+            lost in (0, 1) and (lost == 0 or isinstance(event, _LOSSES)),
+            "failures count losses",
+            f"{before.failures} became {after.failures} at {type(event).__name__}",
+            name,
+        )
+        self.demand(
+            after.failures < self._max_failures or after.status.terminal,
+            "failures within the limit",
+            f"{after.failures} failures and {after.status}",
+            name,
+        )
+
+    def _ends(self, before: Operation, event: Event, after: Operation) -> None:
+        name = before.operation_id
+        if before.status.terminal or not after.status.terminal:
+            return
+        if name in self.cancelled or before.status is OperationStatus.CANCELLING:
+            self.demand(
+                after.status is OperationStatus.CANCELLED,
+                "cancel acknowledged, so cancelled",
+                f"it ended {after.status}",
+                name,
+            )
+            self.demand(
+                after.summary is None, "a cancelled operation has no result", f"{after.summary}", name
+            )
+        if after.status is OperationStatus.COMPLETED:
+            self.results[name] = self.results.get(name, 0) + 1
+            self.demand(self.results[name] == 1, "one accepted result", "a second one was accepted", name)
+            made = {k: v for k, v in (after.summary or {}).items() if k != "model_id"}
+            expected: dict[str, Any] = result_of(name, after.attempt, after.worker_id or "")
+            self.demand(
+                made == expected, "the result is that of the newest attempt", f"{made}, not {expected}", name
+            )
+            progress = after.progress
+            self.demand(
+                progress is not None and progress.percentage == 100.0,
+                "completed is 100 %",
+                f"{progress}",
+                name,
+            )
+
+    def _leases(self, before: Operation, event: Event, after: Operation, now: datetime) -> None:
+        name = before.operation_id
+        if after.status in _HELD:
+            self.demand(
+                after.lease_expires_at is not None, "who holds has a lease", f"{after.status} has none", name
+            )
+        if isinstance(event, LeaseExpired) and after.status is not before.status:
+            end = before.lease_expires_at
+            self.demand(end is not None and end <= now, "no lease ends early", f"{end} is after {now}", name)
+            late, safe = self._trace.now(), self.leases_safe_until()
+            self.demand(
+                late >= safe, "no lease ends within a period of a restart", f"{late} is before {safe}", name
+            )
+
+    def _progress(self, before: Operation, after: Operation) -> None:
+        if after.attempt != before.attempt or before.progress is None:
+            return
+        now = -1.0 if after.progress is None else after.progress.percentage
+        self.demand(
+            now >= before.progress.percentage,
+            "progress never goes back within an attempt",
+            f"{before.progress.percentage} became {now}",
+            before.operation_id,
+        )
+
+    def _count(self, before: Operation, event: Event, transition: Transition) -> None:
+        after, seen = transition.operation, self._trace.situations
+        if transition.outcome == "ignored":
+            if isinstance(event, Finished) and before.attempt > 0:
+                seen["late result ignored"] += 1
+            return
+        if (word := _ORDINARY.get(type(event))) is not None:
+            seen[word] += 1
+        if before.status is OperationStatus.PENDING and after.status is OperationStatus.RUNNING:
+            seen["adopted"] += 1
+        if before.status is OperationStatus.ASSIGNED and after.status is OperationStatus.RUNNING:
+            seen["accepted"] += 1
+        if before.status is OperationStatus.CANCELLING and isinstance(event, Finished):
+            seen["result while cancelling"] += 1
+        if after.status.terminal and not isinstance(event, CancelRequested):
+            seen[str(after.status)] += 1
+
+    # --- what somebody was told ---------------------------------------------------------------------------------
+
+    def told_submitted(self, key: str, operation_id: str) -> None:
+        """A client got its 202."""
+        self._trace.tell(f"client: {key} is {operation_id}", operation_id)
+        if key in self.acknowledged:
+            self._trace.situations["submission repeated"] += 1
+        earlier = self.acknowledged.setdefault(key, operation_id)
+        self.demand(
+            earlier == operation_id,
+            "same key, same operation",
+            f"{key}: {earlier}, then {operation_id}",
+            operation_id,
+        )
+        self.demand(
+            self.find(operation_id) is not None,
+            "an acknowledged operation is never missing",
+            "the 202 came before the record",
+            operation_id,
+        )
+
+    def told_cancelled(self, operation_id: str, view: OperationView) -> None:
+        """A client got its 202 for a cancel."""
+        self._trace.tell(f"client: cancel of {operation_id} acknowledged, {view.status}", operation_id)
+        if view.status in (OperationStatus.COMPLETED, OperationStatus.FAILED):
+            return
+        self.cancelled.add(operation_id)
+        record = self.find(operation_id)
+        good = record is not None and record.status in (OperationStatus.CANCELLING, OperationStatus.CANCELLED)
+        self.demand(
+            good,
+            "cancel acknowledged, so cancelled",
+            f"the ledger says {record.status if record else 'nothing'}",
+            operation_id,
+        )
+
+    def told_state(self, operation_id: str, view: OperationView) -> None:
+        """A client looked."""
+        was = self.ended.get(operation_id)
+        self.demand(
+            was in (None, view.status), "terminal is final", f"told {was}, then {view.status}", operation_id
+        )
+        if view.status.terminal:
+            self.ended[operation_id] = view.status
+
+    def told_missing(self, operation_id: str) -> None:
+        """A client was told that an operation it has a 202 for does not exist."""
+        self.broken("an acknowledged operation is never missing", "404", operation_id)
+
+    def told_delivered(self, worker_id: str, delivery: DeliverRequest) -> None:
+        """A worker was told that it may forget a result."""
+        name = delivery.operation_id
+        self._trace.tell(f"{worker_id}: delivery of attempt {delivery.attempt} acknowledged", name)
+        record = self.find(name)
+        self.demand(record is not None, "an acknowledged operation is never missing", "at a delivery", name)
+        assert record is not None
+        newest = (record.worker_id, record.attempt) == (worker_id, delivery.attempt)
+        self.demand(
+            not newest or record.status not in _HELD,
+            "an acknowledged delivery is durable",
+            f"{delivery.status} was acknowledged, and the ledger says {record.status}",
+            name,
+        )

@@ -1,0 +1,247 @@
+"""The ledger's disk, which outlives backends, and one backend's connection to it, which may be slow, busy or cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from random import Random
+from typing import Any, Protocol
+
+from ktrdr.errors import Unavailable
+from ktrdr.operations.events import Assigned, Event
+from ktrdr.operations.machine import Transition, new_operation
+from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.model import (
+    ModelRecord,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+    WorkerRecord,
+)
+from ktrdr.operations.paging import place_of
+from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from simulation.plan import Weather
+from simulation.trace import Trace
+from simulation.virtual_time import Process
+
+__all__ = ["Connection", "Disk", "Trouble", "Watcher"]
+
+_LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+Crash = Callable[[str, str], None]
+
+
+class Watcher(Protocol):
+    """Who looks at every change of the ledger."""
+
+    def submitted(self, operation: Operation) -> None: ...
+    def changed(self, before: Operation, event: Event, transition: Transition, now: datetime) -> None: ...
+    def deleted(self, operation_id: str) -> None: ...
+
+
+class Disk(MemoryStore):
+    """What is durable. An index by status keeps a pass over the queue cheap among many thousand operations."""
+
+    def __init__(self, watcher: Watcher, max_failures: int) -> None:
+        super().__init__(max_failures=max_failures)
+        self._watcher = watcher
+        self._by_status: dict[OperationStatus, dict[str, Operation]] = {s: {} for s in OperationStatus}
+
+    @property
+    def operations(self) -> dict[str, Operation]:
+        """Every record, for the laws."""
+        return self._operations
+
+    def has_model(self, model_id: str | None) -> bool:
+        """Whether a model of this name is listed."""
+        return model_id in self._models
+
+    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+        known = new.operation_id in self._operations
+        operation = await super().submit(new, now)
+        if operation.operation_id == new.operation_id and not known:
+            self._by_status[operation.status][operation.operation_id] = operation
+            self._watcher.submitted(operation)
+        return operation
+
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        before = self._find(operation_id)
+        transition = await super().apply(operation_id, event, now, model=model)
+        after = transition.operation
+        del self._by_status[before.status][operation_id]
+        self._by_status[after.status][operation_id] = after
+        self._watcher.changed(before, event, transition, now)
+        return transition
+
+    async def delete(self, operation_id: str) -> None:
+        status = self._find(operation_id).status
+        await super().delete(operation_id)
+        del self._by_status[status][operation_id]
+        self._watcher.deleted(operation_id)
+
+    async def live(self) -> Sequence[Operation]:
+        found = [o for status in _LIVE for o in self._by_status[status].values()]
+        return tuple(sorted(found, key=place_of))
+
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
+        counts: dict[tuple[OperationType, OperationStatus], int] = {}
+        for status, operations in self._by_status.items():
+            for operation in operations.values():
+                key = (operation.operation_type, status)
+                counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def _queue(self) -> list[Operation]:
+        waiting = self._by_status[OperationStatus.PENDING].values()
+        return sorted(waiting, key=lambda o: (-o.priority, *place_of(o)))
+
+
+class Trouble:
+    """The state of the ledger's storage, moved by the weather."""
+
+    def __init__(self) -> None:
+        self.busy_until = 0.0
+        self.slow_until = 0.0
+        self.armed: str | None = None  # "before" or "after": the next assignment's commit kills the backend
+        self.doubtful: set[str] = set()  # operations that changed without the backend's being told
+
+
+class Connection(OperationStore):
+    """A backend's store. Writes are durable one after the other; a dead backend's calls never return."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        process: Process,
+        trace: Trace,
+        random: Random,
+        weather: Weather,
+        trouble: Trouble,
+        crash: Crash,
+    ) -> None:
+        self._disk, self._process, self._trace, self._random = disk, process, trace, random
+        self._weather, self._trouble, self._crash = weather, trouble, crash
+        self._free_at = 0.0
+        self.in_flight = 0
+        self.on_assign: Callable[[str, Assigned], None] | None = None
+        self.on_forget: Callable[[str], None] | None = None
+
+    async def _write(
+        self, name: str, work: Callable[[], Any], about: str | None, *, arms: bool = False
+    ) -> Any:
+        self._process.check()
+        loop, random = asyncio.get_running_loop(), self._random
+        self.in_flight += 1
+        try:
+            now = loop.time()
+            if now < self._trouble.busy_until:
+                await asyncio.sleep(random.uniform(0.0, 0.5))
+                self._process.check()
+                self._trace.fault("store busy", name, about)
+                raise Unavailable("The ledger is locked by another program; try again.")
+            takes = random.uniform(0.001, 0.003)
+            if now < self._trouble.slow_until:
+                takes = random.uniform(0.5, 4.0)
+                self._trace.fault("store slow", f"{name} takes {takes:.3f} s", about)
+            self._free_at = max(now + takes, self._free_at + 1e-5)
+            await asyncio.sleep(self._free_at - now)
+            self._process.check()
+            if arms and self._trouble.armed == "before":
+                self._trouble.armed = None
+                self._crash("backend crash before commit", about or "")
+                self._process.check()
+            unknown = random.random() < self._weather.commit_unknown
+            if unknown and random.random() < 0.5:
+                self._trace.fault("commit unknown: lost", name, about)
+                raise Unavailable("The connection to the ledger broke off during the commit.")
+            result = await work()  # the disk never awaits, so this is one step
+            if arms and self._trouble.armed == "after":
+                self._trouble.armed = None
+                self._crash("backend crash after commit before dispatch", about or "")
+                self._process.check()
+            if unknown:
+                self._trouble.doubtful.add(about or "")
+                self._trace.fault("commit unknown: done", name, about)
+                raise Unavailable("The connection to the ledger broke off during the commit.")
+            await asyncio.sleep(0)
+            self._process.check()
+            return result
+        finally:
+            self.in_flight -= 1
+
+    async def _read(self, work: Callable[[], Any]) -> Any:
+        self._process.check()
+        self.in_flight += 1
+        try:
+            await asyncio.sleep(0)
+            self._process.check()
+            return await work()
+        finally:
+            self.in_flight -= 1
+
+    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+        new_operation(new, now)
+        result: Operation = await self._write("submit", lambda: self._disk.submit(new, now), new.operation_id)
+        return result
+
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        assigns = isinstance(event, Assigned)
+        if assigns and self.on_assign is not None:
+            self.on_assign(operation_id, event)
+        name = type(event).__name__
+        result: Transition = await self._write(
+            name, lambda: self._disk.apply(operation_id, event, now, model=model), operation_id, arms=assigns
+        )
+        return result
+
+    async def get(self, operation_id: str) -> Operation:
+        return await self._read(lambda: self._disk.get(operation_id))
+
+    async def spec(self, digest: str) -> bytes:
+        return await self._read(lambda: self._disk.spec(digest))
+
+    async def page(self, query: OperationQuery) -> OperationPage:
+        return await self._read(lambda: self._disk.page(query))
+
+    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
+        return await self._read(lambda: self._disk.pending(now, limit))
+
+    async def live(self) -> Sequence[Operation]:
+        return await self._read(self._disk.live)
+
+    async def queue_position(self, operation_id: str) -> int | None:
+        return await self._read(lambda: self._disk.queue_position(operation_id))
+
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
+        return await self._read(self._disk.counts)
+
+    async def delete(self, operation_id: str) -> None:
+        await self._write("delete", lambda: self._disk.delete(operation_id), operation_id)
+
+    async def save_worker(self, worker: WorkerRecord) -> None:
+        await self._write(f"save worker {worker.worker_id}", lambda: self._disk.save_worker(worker), None)
+
+    async def delete_worker(self, worker_id: str) -> None:
+        if self.on_forget is not None:
+            self.on_forget(worker_id)
+        await self._write(f"delete worker {worker_id}", lambda: self._disk.delete_worker(worker_id), None)
+
+    async def workers(self) -> Sequence[WorkerRecord]:
+        return await self._read(self._disk.workers)
+
+    async def save_model(self, model: ModelRecord) -> None:
+        await self._write("save model", lambda: self._disk.save_model(model), model.operation_id)
+
+    async def model(self, model_id: str) -> ModelRecord:
+        return await self._read(lambda: self._disk.model(model_id))
+
+    async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
+        return await self._read(lambda: self._disk.models(strategy_name))
+
+    async def close(self) -> None:
+        """The disk stays."""

@@ -1,0 +1,227 @@
+"""A network in memory, with its own idea of when and whether a message arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from ktrdr.errors import NoAnswer, ServerUnreachable
+from ktrdr.protocol.transports import Answer
+from simulation.plan import Weather
+from simulation.trace import Trace
+from simulation.virtual_time import Process
+
+__all__ = ["Endpoint", "Message", "Network", "SimulatedTransport"]
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One request on its way. ``answer`` is None for a duplicate: nobody waits for its answer."""
+
+    sender: str
+    url: str
+    method: str
+    path: str
+    body: str
+    headers: Mapping[str, str]
+    number: int
+    answer: asyncio.Future[Answer] | None
+    hooks: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def json(self) -> Any:
+        return jsonlib.loads(self.body) if self.body else None
+
+    @property
+    def about(self) -> str | None:
+        """The operation it names, for the story."""
+        if "/operations/" in self.path:
+            return self.path.split("/operations/")[1].split("/")[0].split("?")[0]
+        if not self.body:
+            return None
+        data = self.json
+        return data.get("task_id") or (data.get("delivery") or {}).get("operation_id")
+
+
+class Endpoint(Protocol):
+    """A machine on the network. ``process`` is None while it is down, ``paused`` while it is frozen."""
+
+    process: Process | None
+    paused: asyncio.Event | None
+
+    def handle(self, message: Message) -> Awaitable[Answer]: ...
+
+
+class Network:
+    """Every message passes :meth:`send`; what becomes of it is drawn from ``random``."""
+
+    def __init__(self, trace: Trace, random: Random, weather: Weather) -> None:
+        self._trace, self._random = trace, random
+        self.weather = weather
+        self.endpoints: dict[str, Endpoint] = {}
+        self.cut: Counter[tuple[str, str]] = Counter()  # (from, to) machine urls that are cut off, one way
+        self._sent: Counter[tuple[str, str]] = Counter()
+        self._arrived: dict[tuple[str, str], int] = {}
+
+    def send(self, message: Message, timeout_s: float) -> None:
+        """Put it on the wire."""
+        loop, random, weather = asyncio.get_running_loop(), self._random, self.weather
+        link = (message.sender, message.url)
+        self._sent[link] += 1
+        message.number = self._sent[link]
+        latency = random.uniform(0.001, 0.01)
+        if self.cut[link]:
+            self._trace.fault(_direction(link), f"{message.method} {message.path}", message.about)
+            if random.random() < 0.5:  # no connection, so nothing left; else an old connection swallowed it
+                loop.call_later(timeout_s * 0.9, _fail, message.answer, f"no route to {message.url}")
+            return
+        if random.random() < weather.drop:
+            self._trace.fault("drop request", f"{message.method} {message.path}", message.about)
+            return
+        if random.random() < weather.delay:
+            latency += random.uniform(2.0, 20.0)
+            self._trace.fault("delay", f"{message.method} {message.path} by {latency:.3f} s", message.about)
+        elif random.random() < weather.hold:
+            latency += random.uniform(0.0, 1.0)
+        loop.call_later(latency, self._arrive, message)
+        if random.random() < weather.duplicate:
+            late = random.random() < 0.4
+            after = random.uniform(60.0, 300.0) if late else random.uniform(0.0, 3.0)
+            name = "duplicate minutes late" if late else "duplicate"
+            self._trace.fault(name, f"{message.method} {message.path} after {after:.3f} s", message.about)
+            twin = Message(
+                message.sender,
+                message.url,
+                message.method,
+                message.path,
+                message.body,
+                message.headers,
+                message.number,
+                None,
+            )
+            loop.call_later(latency + after, self._arrive, twin)
+
+    def _arrive(self, message: Message) -> None:
+        endpoint = self.endpoints.get(message.url)
+        if endpoint is None or endpoint.process is None:
+            _fail(message.answer, f"connection to {message.url} refused")
+            return
+        link = (message.sender, message.url)
+        if message.answer is not None:
+            if message.number < self._arrived.get(link, 0):
+                self._trace.fault("reorder", f"{message.method} {message.path}", message.about)
+            self._arrived[link] = max(message.number, self._arrived.get(link, 0))
+        task = endpoint.process.spawn(self._handled(endpoint, message))
+        task.add_done_callback(lambda done: self._answered(message, done))
+
+    async def _handled(self, endpoint: Endpoint, message: Message) -> Answer:
+        if endpoint.paused is not None:
+            await endpoint.paused.wait()
+        self._trace.tell(f"{message.sender} -> {message.url} {message.method} {message.path}", message.about)
+        return await endpoint.handle(message)
+
+    def _answered(self, message: Message, task: asyncio.Task[Answer]) -> None:
+        if task.cancelled():
+            _break(message.answer, f"{message.url} died")
+            return
+        if (error := task.exception()) is not None:
+            raise error
+        answer, random = task.result(), self._random
+        if message.answer is None:
+            return
+        for hook in message.hooks:
+            hook()
+        link = (message.url, message.sender)
+        if self.cut[link]:
+            self._trace.fault(_direction(link), f"answer {answer.status} to {message.path}", message.about)
+            return
+        if random.random() < self.weather.drop:
+            self._trace.fault("drop answer", f"{answer.status} to {message.path}", message.about)
+            return
+        latency = random.uniform(0.001, 0.01)
+        if random.random() < self.weather.hold:
+            latency += random.uniform(0.0, 1.0)
+        asyncio.get_running_loop().call_later(latency, _give, message.answer, answer)
+
+
+def _direction(link: tuple[str, str]) -> str:
+    return "partition to backend" if link[1] == "http://backend" else "partition to worker"
+
+
+def _fail(answer: asyncio.Future[Answer] | None, why: str) -> None:
+    if answer is not None and not answer.done():
+        answer.set_exception(ServerUnreachable(f"Cannot connect: {why}."))
+
+
+def _break(answer: asyncio.Future[Answer] | None, why: str) -> None:
+    if answer is not None and not answer.done():
+        answer.set_exception(NoAnswer(f"The connection broke off: {why}."))
+
+
+def _give(answer: asyncio.Future[Answer], what: Answer) -> None:
+    if not answer.done():
+        answer.set_result(what)
+
+
+class SimulatedTransport:
+    """One process's way onto the network; satisfies ``ktrdr.protocol.transports.Transport``.
+
+    ``watch`` hears of every request and its outcome (an Answer or the error's class), ``paused`` holds a frozen
+    process's requests back.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        url: str,
+        process: Process,
+        *,
+        on_send: Callable[[Message], None] | None = None,
+        on_outcome: Callable[[Message, int | None], None] | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        self._network, self._url, self._process = network, url, process
+        self._on_send, self._on_outcome, self._endpoint = on_send, on_outcome, endpoint
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+    ) -> Answer:
+        self._process.check()
+        if self._endpoint is not None and self._endpoint.paused is not None:
+            await self._endpoint.paused.wait()
+        scheme, _, rest = url.partition("://")
+        host, _, path = rest.partition("/")
+        body = "" if json is None else jsonlib.dumps(json)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        message = Message(self._url, f"{scheme}://{host}", method, f"/{path}", body, headers or {}, 0, future)
+        if self._on_send is not None:
+            self._on_send(message)
+        self._process.check()
+        self._network.send(message, timeout_s)
+        status: int | None = None
+        try:
+            done, _ = await asyncio.wait({future}, timeout=timeout_s)
+            self._process.check()
+            if not done:
+                raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.")
+            answer = future.result()
+            status = answer.status
+            return answer
+        finally:
+            future.cancel()
+            if self._on_outcome is not None and self._process.alive:
+                self._on_outcome(message, status)
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,148 @@
+"""Who uses the control plane: clients that submit, look and cancel, and an operator who drains and forgets workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from ktrdr.errors import InvalidInput, ServerUnreachable
+from ktrdr.protocol.requests import OperationStarted
+from ktrdr.protocol.transports import Answer
+from simulation.backend import URL, BackendMachine, view_of
+from simulation.laws import Laws
+from simulation.network import Network, SimulatedTransport
+from simulation.trace import Trace
+from simulation.virtual_time import Process
+from simulation.worker import SimulatedWorker
+
+__all__ = ["Client", "Operator"]
+
+_API = f"{URL}/api/v1"
+
+
+class _Person:
+    def __init__(self, name: str, network: Network, random: Random) -> None:
+        self.random = random
+        self._transport = SimulatedTransport(network, f"http://{name}", Process(name))
+
+    async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
+        """The answer; None if there was none, whatever became of the request."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            return await self._transport.request(method, _API + path, json=body, headers=sent, timeout_s=15.0)
+        except ServerUnreachable:
+            return None
+
+    async def insist(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """Ask until there is an answer that is no 5xx."""
+        pause_s = 0.5
+        while True:
+            answer = await self.ask(method, path, body, **headers)
+            if answer is not None and answer.status < 500:
+                return answer
+            await asyncio.sleep(pause_s * self.random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, 20.0)
+
+
+class Client(_Person):
+    """Sees one operation through, from the submission to its end; perhaps cancels it."""
+
+    def __init__(self, number: int, network: Network, random: Random, laws: Laws) -> None:
+        super().__init__(f"client-{number}", network, random)
+        self._key, self._laws = f"key-{number}", laws
+        self._kind = "backtests" if random.random() < 0.6 else "trainings"
+        self._cancel_after = random.uniform(0.0, 90.0) if random.random() < 0.2 else None
+        self.operation_id = ""
+
+    async def run(self, begins_after_s: float) -> None:
+        await asyncio.sleep(begins_after_s)
+        await self._submit()
+        if self.random.random() < 0.1:
+            await self._submit()
+        if self._cancel_after is not None:
+            await asyncio.sleep(self._cancel_after)
+            answer = await self.insist("POST", f"/operations/{self.operation_id}/cancel")
+            self._laws.told_cancelled(self.operation_id, view_of(self._found(answer)))
+        while not await self._ended():  # noqa: ASYNC110 - a client polls
+            await asyncio.sleep(self.random.uniform(2.0, 15.0))
+        if self.random.random() < 0.2:
+            await asyncio.sleep(self.random.uniform(0.0, 200.0))
+            await self._ended()
+
+    async def _submit(self) -> None:
+        body = {"strategy_name": self._key, "priority": self.random.choice((0, 0, 0, 5))}
+        answer = await self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key)
+        if answer.status != 202:
+            raise InvalidInput(f"{self._key}: {answer.status} {answer.body!r}")
+        self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
+        self._laws.told_submitted(self._key, self.operation_id)
+
+    async def _ended(self) -> bool:
+        answer = await self.ask("GET", f"/operations/{self.operation_id}")
+        if answer is None or answer.status >= 500:
+            return False
+        view = view_of(self._found(answer))
+        self._laws.told_state(self.operation_id, view)
+        return view.status.terminal
+
+    def _found(self, answer: Answer) -> Answer:
+        if answer.status == 404:
+            self._laws.told_missing(self.operation_id)
+        if not answer.ok:
+            raise InvalidInput(f"{self.operation_id}: {answer.status} {answer.body!r}")
+        return answer
+
+
+class Operator(_Person):
+    """Drains workers and lets them work again, forgets one now and then, stops one gracefully."""
+
+    def __init__(
+        self,
+        network: Network,
+        random: Random,
+        machine: BackendMachine,
+        trace: Trace,
+        workers: Sequence[SimulatedWorker],
+    ) -> None:
+        super().__init__("operator", network, random)
+        self._machine, self._trace, self._workers = machine, trace, workers
+        self.at_home = False
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self.random.uniform(10.0, 40.0))
+            if self.at_home:
+                return
+            worker = self.random.choice(self._workers)
+            match self.random.choice(("drain", "drain", "forget", "stop")):
+                case "drain":
+                    await self._drain(worker.worker_id)
+                case "forget":
+                    await self._forget_one()
+                case "stop":
+                    await worker.leave()
+                    await asyncio.sleep(self.random.uniform(1.0, 20.0))
+                    if worker.process is None:
+                        worker.start()
+
+    async def _forget_one(self) -> None:
+        """The first that runs nothing; it lives, so it registers again."""
+        for worker in self.random.sample(self._workers, len(self._workers)):
+            answer = await self.ask("DELETE", f"/workers/{worker.worker_id}")
+            if answer is not None and answer.status == 204:
+                self._trace.situations["worker removed"] += 1
+                return
+
+    async def _drain(self, worker_id: str) -> None:
+        answer = await self.insist("POST", f"/workers/{worker_id}/drain")
+        if answer.ok:
+            self._trace.situations["worker drained"] += 1
+            self._machine.out_of_use.add(worker_id)
+        await asyncio.sleep(self.random.uniform(5.0, 60.0))
+        self._machine.out_of_use.discard(worker_id)
+        while True:
+            answer = await self.insist("POST", f"/workers/{worker_id}/undrain")
+            if answer.ok or answer.status == 404:
+                return

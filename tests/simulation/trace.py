@@ -1,0 +1,64 @@
+"""What happened, as lines: a digest of all of them, and the last ones of each operation for the story."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable
+
+__all__ = ["Trace", "Violation"]
+
+_KEPT = 60
+
+
+class Violation(AssertionError):
+    """A law was broken. ``operation_id`` says whose story is to be told, None for the last events of all."""
+
+    def __init__(self, law: str, message: str, operation_id: str | None = None) -> None:
+        super().__init__(f"{law}: {message}")
+        self.law = law
+        self.operation_id = operation_id
+
+
+class Trace:
+    """Every event goes into ``digest``; ``faults`` and ``situations`` count what occurred."""
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self.now = time
+        self._hash = hashlib.sha256()
+        self._stories: dict[str, deque[str]] = {}
+        self._last: deque[str] = deque(maxlen=_KEPT)
+        self._everywhere: deque[str] = deque(maxlen=_KEPT)
+        self.events = 0
+        self.faults: Counter[str] = Counter()
+        self.situations: Counter[str] = Counter()
+
+    def tell(self, text: str, operation_id: str | None = None) -> None:
+        """One event; with ``operation_id`` it belongs to that operation's story."""
+        line = f"{self.now():12.6f} {text}"
+        self.events += 1
+        self._hash.update(line.encode() + b"\n")
+        self._last.append(line)
+        if operation_id is not None:
+            self._stories.setdefault(operation_id, deque(maxlen=_KEPT)).append(line)
+
+    def fault(self, name: str, text: str, operation_id: str | None = None) -> None:
+        """A fault that really fired."""
+        self.faults[name] += 1
+        self.tell(f"FAULT {name}: {text}", operation_id)
+        if operation_id is None:
+            self._everywhere.append(f"{self.now():12.6f} FAULT {name}: {text}")
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def story(self, operation_id: str | None) -> list[str]:
+        """The operation's events among the faults that hit machines, or the last events of all."""
+        if operation_id is None or operation_id not in self._stories:
+            return list(self._last)
+        own = list(self._stories[operation_id])
+        first = own[0][:12]
+        return sorted(
+            [*own, *(line for line in self._everywhere if line[:12] >= first)], key=lambda s: s[:12]
+        )

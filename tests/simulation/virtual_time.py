@@ -1,0 +1,129 @@
+"""Time that jumps to the next timer, and processes that can be killed: asyncio without a real clock or thread."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+__all__ = ["EPOCH", "Process", "SimulatedClock", "VirtualLoop"]
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_OWNER: ContextVar[Process | None] = ContextVar("owner", default=None)
+
+
+class _NothingToDo(selectors.BaseSelector):
+    """Instead of waiting for files it moves the time to the next timer."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._keys: dict[Any, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = selectors.SelectorKey(
+            fileobj, fileobj if isinstance(fileobj, int) else fileobj.fileno(), events, data
+        )
+        self._keys[fileobj] = key
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError(
+                "The simulation stands still: nothing is due, and nobody will ever wake anybody."
+            )
+        self.now += max(timeout, 0.0)
+        return []
+
+    def get_map(self) -> Any:
+        return self._keys
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose hours pass at once. Work for threads is done on the spot, names of hosts are addresses."""
+
+    def __init__(self) -> None:
+        self._virtual = _NothingToDo()
+        super().__init__(self._virtual)
+        self._clock_resolution = 1e-6  # so that rounding never leaves a due timer behind
+        self.set_task_factory(_owned)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        done = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # the thread's edge: the caller gets it
+            done.set_exception(error)
+        return done
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
+
+
+def _owned(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:
+    task = asyncio.Task(coro, loop=loop, **more)
+    owner = _OWNER.get()
+    if owner is not None:
+        owner.own(task)
+    return task
+
+
+class Process:
+    """All tasks that began inside it, whoever made them; ``kill`` ends them in the order of their making."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+
+    def own(self, task: asyncio.Task[Any]) -> None:
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Begin a task inside the process, from wherever this is called."""
+        token = _OWNER.set(self)
+        try:
+            return asyncio.get_running_loop().create_task(work)
+        finally:
+            _OWNER.reset(token)
+
+    def kill(self) -> None:
+        """As ``kill -9``: nothing of it has an effect any more, because ways out look at ``alive``."""
+        self.alive = False
+        for task in list(self._tasks):
+            task.cancel()
+
+    def check(self) -> None:
+        """Every way out of a process passes here: the dead do nothing."""
+        if not self.alive:
+            raise asyncio.CancelledError
+
+
+class SimulatedClock:
+    """The clock of one machine: virtual time and an error of its own, which may jump."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.skew_s = 0.0
+        self.jumped_at = -1.0
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self._loop.time() + self.skew_s)
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def jump(self, seconds: float) -> None:
+        """Move the wall time alone."""
+        self.skew_s += seconds
+        self.jumped_at = self._loop.time()

@@ -1,0 +1,130 @@
+"""Faults of machines, links, storage and clocks, in the order that one seed gives them; then fine weather."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+from simulation.backend import URL, BackendMachine
+from simulation.network import Network
+from simulation.plan import Weather
+from simulation.trace import Trace
+from simulation.worker import SimulatedWorker
+
+__all__ = ["Storm"]
+
+
+class Storm:
+    """Runs every kind of fault in a loop of its own until :meth:`heal`."""
+
+    def __init__(
+        self,
+        seed: str,
+        weather: Weather,
+        network: Network,
+        machine: BackendMachine,
+        workers: Sequence[SimulatedWorker],
+        trace: Trace,
+    ) -> None:
+        self._seed, self._weather, self._network = seed, weather, network
+        self._machine, self._workers, self._trace = machine, workers, trace
+        self._over = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def begin(self) -> None:
+        w = self._weather
+        loops: tuple[tuple[str, float, Callable[[Random], Awaitable[None]]], ...] = (
+            ("partition", w.partition_every_s, self._partition),
+            ("crash", w.crash_every_s, self._crash),
+            ("pause", w.pause_every_s, self._pause),
+            ("backend", w.backend_crash_every_s, self._backend),
+            ("armed", w.armed_crash_every_s, self._arm),
+            ("store", w.store_trouble_every_s, self._store),
+            ("clock", w.clock_jump_every_s, self._clock),
+        )
+        for name, every_s, fault in loops:
+            self._tasks.append(
+                asyncio.ensure_future(self._loop(Random(f"{self._seed}/{name}"), every_s, fault))
+            )
+
+    async def _loop(self, random: Random, every_s: float, fault: Callable[[Random], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.2, 1.8) * every_s)
+            await fault(random)
+
+    def heal(self) -> None:
+        """The sun comes out: every machine runs, every link is whole, clocks and storage behave."""
+        for task in self._tasks:
+            task.cancel()
+        self._over = True
+        self._network.weather = self._machine.weather = Weather.calm()
+        self._network.cut.clear()
+        trouble = self._machine.trouble
+        trouble.busy_until = trouble.slow_until = 0.0
+        trouble.armed, self._machine.armed_answer = None, False
+        for worker in self._workers:
+            worker.rough = False
+            worker.thaw()
+            if worker.process is None:
+                worker.start()
+        self._machine.start()
+        self._trace.tell("everything heals")
+
+    async def _partition(self, random: Random) -> None:
+        worker = random.choice(self._workers)
+        link = (URL, worker.url) if random.random() < 0.5 else (worker.url, URL)
+        links = [link] if random.random() < 0.7 else [(URL, worker.url), (worker.url, URL)]
+        for one in links:
+            self._network.cut[one] += 1
+        await asyncio.sleep(random.uniform(3.0, 120.0))
+        for one in links:
+            self._network.cut[one] -= 1
+
+    async def _crash(self, random: Random) -> None:
+        worker = random.choice(self._workers)
+        if worker.process is None:
+            return
+        worker.crash()
+        long = random.random() < 0.1
+        await asyncio.sleep(random.uniform(200.0, 400.0) if long else random.uniform(0.1, 40.0))
+        if worker.process is None:
+            worker.start()
+
+    async def _pause(self, random: Random) -> None:
+        worker = random.choice(self._workers)
+        if worker.process is None or worker.paused is not None:
+            return
+        past = random.random() < 0.6
+        seconds = random.uniform(70.0, 150.0) if past else random.uniform(1.0, 40.0)
+        if past:
+            self._trace.fault("worker pause past lease", f"{worker.instance_id} for {seconds:.3f} s")
+        worker.freeze()
+        await asyncio.sleep(seconds)
+        worker.thaw()
+
+    async def _backend(self, random: Random) -> None:
+        self._machine.crash("backend crash")
+
+    async def _arm(self, random: Random) -> None:
+        where = random.choice(("before", "after", "answer"))
+        if where == "answer":
+            self._machine.armed_answer = True
+        else:
+            self._machine.trouble.armed = where
+
+    async def _store(self, random: Random) -> None:
+        trouble, now = self._machine.trouble, self._trace.now()
+        if random.random() < 0.5:
+            trouble.busy_until = now + random.uniform(1.0, 30.0)
+        else:
+            trouble.slow_until = now + random.uniform(5.0, 30.0)
+
+    async def _clock(self, random: Random) -> None:
+        seconds = random.uniform(1.0, 90.0)
+        if random.random() < 0.5:
+            self._trace.fault("clock jump back", f"{seconds:.3f} s")
+            seconds = -seconds
+        else:
+            self._trace.fault("clock jump forward", f"{seconds:.3f} s")
+        self._machine.clock.jump(seconds)

@@ -1,0 +1,338 @@
+"""A worker that follows the contract: the real registration, courier, link and slot, around jobs that only take time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from typing import Any
+
+from ktrdr.backend.problems import problem_of
+from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound, WorkerBusy
+from ktrdr.operations.model import WorkerType
+from ktrdr.operations.progress import Progress
+from ktrdr.protocol.messages import (
+    Capabilities,
+    DeliverRequest,
+    HealthView,
+    ProgressView,
+    RegisterRequest,
+    RegisterResponse,
+    ReportRequest,
+    StartAccepted,
+    StartJob,
+)
+from ktrdr.protocol.transports import Answer
+from ktrdr.workers.backend_link import BackendLink
+from ktrdr.workers.delivery import Courier
+from ktrdr.workers.outbox import entry_key
+from ktrdr.workers.registration import Registration
+from ktrdr.workers.slot import Entry, Slot
+from ktrdr.workers.views import operation_view
+from simulation.laws import Laws, result_of
+from simulation.network import Message, Network, SimulatedTransport
+from simulation.trace import Trace
+from simulation.virtual_time import EPOCH, Process, SimulatedClock
+
+__all__ = ["SimulatedWorker"]
+
+_STEPS = 20
+
+
+class _Outbox:
+    """The folder of undelivered results: it survives the worker's processes."""
+
+    def __init__(self, acknowledged: Callable[[DeliverRequest], None]) -> None:
+        self._entries: dict[str, DeliverRequest] = {}
+        self._acknowledged = acknowledged
+
+    def add(self, delivery: DeliverRequest) -> None:
+        self._entries[entry_key(delivery)] = delivery
+
+    def remove(self, key: str) -> None:
+        delivery = self._entries.pop(key, None)
+        if delivery is not None:
+            self._acknowledged(delivery)
+
+    def set_aside(self, key: str) -> None:
+        self._entries.pop(key, None)
+
+    def entries(self) -> list[DeliverRequest]:
+        return list(self._entries.values())
+
+
+class _Uploads:
+    def upload(self, digest: str) -> None:
+        """Every file is at the backend already."""
+
+
+@dataclass(eq=False)
+class _Run:
+    """Satisfies what :class:`Slot` and the views ask of a run."""
+
+    operation_id: str
+    attempt: int
+    spec: Any
+    started_at: datetime
+    duration_s: float
+    fate: str
+    fenced: bool = True
+
+    def __post_init__(self) -> None:
+        self.done_s = 0.0
+        self.stopping: str | None = None
+        self.stop_requested = asyncio.Event()
+
+    def stop(self, reason: str, grace_s: float) -> None:
+        self.stopping = self.stopping or reason
+        self.stop_requested.set()
+
+    def progress(self) -> Progress:
+        done = min(int(self.done_s / self.duration_s * _STEPS), _STEPS)
+        return Progress(done, _STEPS, "working")
+
+
+class SimulatedWorker:
+    """A machine: ``start`` boots a process on it, ``crash`` kills it, ``freeze`` and ``thaw`` stop and continue it."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        worker_type: WorkerType,
+        network: Network,
+        trace: Trace,
+        random: Random,
+        model_digest: str,
+        laws: Laws,
+        *,
+        gpu: bool,
+    ) -> None:
+        self.worker_id, self.worker_type, self.gpu = worker_id, worker_type, gpu
+        self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
+        self._network, self._trace, self._random = network, trace, random
+        self._model_digest = model_digest
+        self.process: Process | None = None
+        self.paused: asyncio.Event | None = None
+        self._laws = laws
+        self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
+        self.rough = True  # jobs may fail, processes may die
+        self._incarnation = 0
+        network.endpoints[self.url] = self
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._incarnation += 1
+        self.instance_id = f"{self.worker_id}-{self._incarnation}"
+        self.process = Process(self.instance_id)
+        self.slot = Slot()
+        self._begun: set[tuple[str, int]] = set()
+        clock = SimulatedClock(asyncio.get_running_loop())
+        transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
+        link = BackendLink(transport, ("http://backend",), token=None, timeout_s=10.0, uploads=_Uploads())
+        self._registration = Registration(
+            link, request=self._introduction, accept=self._accepted, clock=clock, random=self._random
+        )
+        self._courier = Courier(
+            link,
+            self.outbox,
+            self.worker_id,
+            report=self._report,  # type: ignore[arg-type]
+            on_unknown=self._registration.again,
+            on_answer=lambda answer: self._stop(answer.stop),
+            on_done=self._done,
+            random=self._random,
+        )
+        self._trace.tell(f"{self.instance_id} starts")
+        self.process.spawn(self._registration.run())
+        self.process.spawn(self._courier.run())
+
+    def crash(self) -> None:
+        if self.process is not None:
+            current = self.slot.current
+            self._trace.fault("worker crash", self.instance_id, current.run.operation_id if current else None)
+            self.process.kill()
+        self.process = None
+        self.thaw()
+
+    def freeze(self) -> None:
+        self.paused = self.paused or asyncio.Event()
+
+    def thaw(self) -> None:
+        if self.paused is not None:
+            paused, self.paused = self.paused, None
+            paused.set()
+
+    async def leave(self) -> None:
+        """A graceful stop: say so, give the job back, end."""
+        process = self.process
+        if process is None or self.slot.closed:
+            return
+        self.slot.closed = True
+        self._trace.tell(f"{self.instance_id} stops gracefully")
+        if self.slot.current is not None:
+            self.slot.current.run.stop("released", 1.0)
+        await asyncio.sleep(5.0)
+        if self.process is process:
+            process.kill()
+            self.process = None
+
+    # --- the contract -------------------------------------------------------------------------------------------
+
+    async def handle(self, message: Message) -> Answer:
+        try:
+            return self._route(message)
+        except KtrdrError as error:
+            problem = problem_of(error)
+            return Answer(problem.status, {}, problem.model_dump_json(exclude_none=True).encode())
+
+    def _route(self, message: Message) -> Answer:
+        path = message.path.partition("?")[0]
+        if path == "/health":
+            self._registration.heard()
+            self._courier.nudge()
+            return _answer(200, self._health())
+        if path in ("/backtests/start", "/training/start"):
+            return _answer(202, self._take(StartJob.model_validate(message.json)))
+        operation_id = path.split("/")[4]
+        if path.endswith("/cancel"):
+            attempt = int(message.path.rpartition("=")[2])
+            return _answer(202, operation_view(self._cancel(operation_id, attempt), self.worker_id))
+        return _answer(200, operation_view(self.slot.entry(operation_id), self.worker_id))
+
+    def _health(self) -> HealthView:
+        entry = self.slot.visible()
+        status = "idle" if entry is None or entry.delivery == "waiting" else "busy"
+        return HealthView(
+            worker_status="draining" if self.slot.closed else status,
+            current_operation=entry.run.operation_id if entry else None,
+            current_attempt=entry.run.attempt if entry else None,
+            progress=ProgressView.of(entry.run.progress()) if entry else None,
+            worker_id=self.worker_id,
+            instance_id=self.instance_id,
+            version="0",
+        )
+
+    def _take(self, job: StartJob) -> StartAccepted:
+        assert job.task_id is not None
+        if job.spec.kind != self.worker_type.value:
+            raise InvalidInput(f"This is a {self.worker_type.value} worker.")
+        operation_id, begun = job.task_id, []
+
+        def begin() -> Any:
+            begun.append(self._new_run(operation_id, job))
+            return begun[0]
+
+        try:
+            run = self.slot.take(operation_id, job.attempt, begin)
+        except WorkerBusy:
+            current = self.slot.current
+            if current is not None and current.run.operation_id == operation_id:
+                current.run.stop("cancelled", 10.0)
+            raise
+        if begun:
+            again = (operation_id, job.attempt) in self._begun
+            self._laws.demand(not again, "a worker runs an attempt once", self.instance_id, operation_id)
+            self._begun.add((operation_id, job.attempt))
+            assert self.process is not None
+            self.process.spawn(self._work(self.slot.current))  # type: ignore[arg-type]
+        return StartAccepted(operation_id=run.operation_id, worker_id=self.worker_id, attempt=run.attempt)
+
+    def _new_run(self, operation_id: str, job: StartJob) -> _Run:
+        random = Random(f"{operation_id}/{job.attempt}/{self.worker_id}")
+        fate, dice = "completed", random.random()
+        if dice < 0.03:
+            fate = "failed"
+        elif self.rough and dice < 0.08:
+            fate = "child_died"
+        duration = random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, 60.0)
+        return _Run(operation_id, job.attempt, job.spec, EPOCH, duration, fate)
+
+    def _cancel(self, operation_id: str, attempt: int | None) -> Entry:
+        entry = self.slot.entry(operation_id)
+        if attempt is not None and attempt != entry.run.attempt:
+            raise Conflict(f"Attempt {attempt} does not run here.")
+        if entry.ending is None:
+            entry.run.stop("cancelled", 10.0)
+        return entry
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    async def _work(self, entry: Entry) -> None:
+        run: Any = entry.run
+        while run.done_s < run.duration_s and run.stopping is None:
+            piece = min(run.duration_s / _STEPS, run.duration_s - run.done_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(run.stop_requested.wait(), piece)
+            if self.paused is not None:
+                await self.paused.wait()
+            run.done_s += piece
+        if run.stopping is not None:
+            await asyncio.sleep(0.2)  # the time in which a job hears of it
+        if self.paused is not None:
+            await self.paused.wait()
+        ending = self._ending(run)
+        self.slot.leave(run, ending, EPOCH)
+        self._trace.tell(f"{self.instance_id} ended attempt {run.attempt}: {ending.status}", run.operation_id)
+        entry.delivery = "sending"
+        self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
+
+    def _ending(self, run: _Run) -> DeliverRequest:
+        status = run.stopping or run.fate
+        more: dict[str, Any] = {}
+        if status == "completed":
+            more["summary"] = result_of(run.operation_id, run.attempt, self.worker_id)
+            if self.worker_type is WorkerType.TRAINING:
+                more["artifacts"] = {"model": self._model_digest}
+        if status in ("failed", "child_died"):
+            more["error"] = f"the job {status}"
+        return DeliverRequest(
+            operation_id=run.operation_id,
+            attempt=run.attempt,
+            status=status,  # type: ignore[arg-type]
+            progress=ProgressView.of(run.progress()),
+            **more,
+        )
+
+    # --- backend ------------------------------------------------------------------------------------------------
+
+    async def _introduction(self) -> RegisterRequest:
+        current = self.slot.current
+        outbox = await self._courier.uploaded_entries()
+        if outbox:
+            self._trace.situations["outbox at registration"] += 1
+        return RegisterRequest(
+            worker_id=self.worker_id,
+            worker_type=self.worker_type.value,
+            endpoint_url=self.url,
+            capabilities=Capabilities(gpu=self.gpu),
+            instance_id=self.instance_id,
+            current_operation_id=current.run.operation_id if current else None,
+            current_attempt=current.run.attempt if current else None,
+            outbox=outbox,
+        )
+
+    def _accepted(self, response: RegisterResponse) -> None:
+        self._courier.acknowledge(response.acknowledged)
+        self._stop(response.stop)
+
+    def _report(self, delivery: DeliverRequest) -> ReportRequest:
+        status = "draining" if self.slot.closed else "idle" if self.slot.current is None else "busy"
+        return ReportRequest(instance_id=self.instance_id, worker_status=status, delivery=delivery)  # type: ignore[arg-type]
+
+    def _done(self, key: str) -> None:
+        self.slot.acknowledged(key)
+
+    def _stop(self, operation_ids: list[str]) -> None:
+        for operation_id in operation_ids:
+            try:
+                self._cancel(operation_id, None)
+            except NotFound:
+                continue
+
+
+def _answer(status: int, body: Any) -> Answer:
+    return Answer(status, {}, body.model_dump_json().encode())

@@ -1,0 +1,259 @@
+"""One run: a seed, a fleet, a storm, then fine weather in which everything must finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ktrdr.errors import KtrdrError, Unavailable
+from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
+from ktrdr.settings import ControlSettings
+from simulation.backend import BackendMachine
+from simulation.laws import Laws
+from simulation.network import Network
+from simulation.people import Client, Operator
+from simulation.plan import Size, Weather
+from simulation.trace import Trace, Violation
+from simulation.virtual_time import VirtualLoop
+from simulation.weather import Storm
+from simulation.worker import SimulatedWorker
+
+__all__ = ["Report", "simulate"]
+
+_AUDIT_EVERY_S = 5.0
+_LATE_MESSAGES_S = 700.0  # so long after the end, duplicates that are minutes late still arrive
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did. ``violation`` is None if every law held; ``story`` tells of the operation it befell."""
+
+    seed: int
+    events: int
+    operations: int
+    digest: str
+    virtual_s: float
+    faults: Counter[str]
+    situations: Counter[str]
+    outcomes: Counter[str]
+    violation: Violation | None = None
+    story: list[str] = field(default_factory=list)
+
+
+def simulate(seed: int, home: Path, size: Size | None = None, weather: Weather | None = None) -> Report:
+    """Run one seed; ``home`` is a folder for the little that the backend keeps in files."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    world = _World(seed, home, size or Size(), weather or Weather(), loop)
+    log = logging.getLogger("ktrdr")
+    listener, level, spreads = _Listener(world), log.level, log.propagate
+    log.addHandler(listener)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    try:
+        return world.run()
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
+        log.propagate = spreads
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class _Listener(logging.Handler):
+    """Loops that outlive everything log what went wrong in them; only trouble of storage and network may."""
+
+    def __init__(self, world: _World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, Unavailable):
+            self._world.failed(error)
+
+
+class _World:
+    def __init__(self, seed: int, home: Path, size: Size, weather: Weather, loop: VirtualLoop) -> None:
+        self._seed, self._home, self._size, self._weather, self._loop = seed, home, size, weather, loop
+        self._trace = Trace(loop.time)
+        self._broken: asyncio.Future[None] = loop.create_future()
+        self._control = ControlSettings()
+        self._laws = Laws(self._trace, self._control.max_failures, self._report)
+        self._clients: list[Client] = []
+        loop.set_exception_handler(self._unexpected)
+
+    def _random(self, name: str) -> Random:
+        return Random(f"{self._seed}/{name}")
+
+    def _report(self, violation: Violation) -> None:
+        if not self._broken.done():
+            self._broken.set_exception(violation)
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None:
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Something raised what nobody expected."""
+        if isinstance(error, Violation):
+            self._report(error)
+        else:
+            self._report(Violation("nothing fails unexpectedly", "".join(traceback.format_exception(error))))
+
+    def run(self) -> Report:
+        violation: Violation | None = None
+        try:
+            self._loop.run_until_complete(self._live())
+        except Violation as broken:
+            violation = broken
+        except KtrdrError as error:
+            violation = Violation("nobody gets a strange answer", repr(error))
+        finally:
+            self._end()
+        return self._told(violation)
+
+    async def _live(self) -> None:
+        size, trace = self._size, self._trace
+        network = Network(trace, self._random("network"), self._weather)
+        machine = BackendMachine(
+            self._home, self._control, network, trace, self._laws, self._random("backend"), self._weather
+        )
+        self._machine = machine
+        restart = self._random("restart")
+        machine.restart_after = lambda: void(self._loop.call_later(restart.uniform(0.2, 20.0), machine.start))
+        machine.start()
+        await asyncio.sleep(0.5)
+        model = machine.backend.artifacts.put(b"a model")
+        self._workers = workers = [self._worker(number, network, model) for number in range(size.workers)]
+        for worker in workers:
+            worker.start()
+        storm = Storm(str(self._seed), self._weather, network, machine, workers, trace)
+        storm.begin()
+        operator = Operator(network, self._random("operator"), machine, trace, workers)
+        operating = asyncio.ensure_future(operator.run())
+        begins = self._random("begins")
+        tasks = []
+        for number in range(size.operations):
+            client = Client(number, network, self._random(f"client/{number}"), self._laws)
+            self._clients.append(client)
+            tasks.append(asyncio.ensure_future(client.run(begins.uniform(1.0, size.chaos_s * 0.8))))
+        auditing = asyncio.ensure_future(self._audit())
+        await self._unless_broken(asyncio.sleep(size.chaos_s))
+        operator.at_home = True
+        storm.heal()
+        everyone = asyncio.gather(*tasks, operating)
+        await self._unless_broken(asyncio.wait({everyone}, timeout=size.heal_s))
+        self._demand_finished()
+        await self._unless_broken(everyone)
+        await self._unless_broken(asyncio.sleep(_LATE_MESSAGES_S))
+        auditing.cancel()
+        self._final_audit()
+
+    def _worker(self, number: int, network: Network, model: str) -> SimulatedWorker:
+        kind = WorkerType.BACKTESTING if number % 2 == 0 else WorkerType.TRAINING
+        return SimulatedWorker(
+            f"w{number}",
+            kind,
+            network,
+            self._trace,
+            self._random(f"worker/{number}"),
+            model,
+            self._laws,
+            gpu=number % 4 == 1,
+        )
+
+    async def _unless_broken(self, work: Any) -> None:
+        """Wait for the work, or for the first broken law."""
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+        if self._broken.done():
+            self._broken.result()
+        await task
+
+    async def _audit(self) -> None:
+        while True:
+            await asyncio.sleep(_AUDIT_EVERY_S)
+            self._machine.audit()
+
+    def _demand_finished(self) -> None:
+        for name, operation in self._machine.disk.operations.items():
+            self._laws.demand(
+                operation.status.terminal,
+                "after the healing everything finishes",
+                f"{operation.status} after {self._size.heal_s:.0f} s",
+                name,
+            )
+        for client in self._clients:
+            self._laws.demand(
+                client.operation_id in self._laws.ended,
+                "after the healing everything finishes",
+                f"a client was not told the end of '{client.operation_id}'",
+                client.operation_id,
+            )
+
+    def _final_audit(self) -> None:
+        operations = self._machine.disk.operations
+        missing = [name for name in self._laws.acknowledged.values() if name not in operations]
+        self._laws.demand(not missing, "an acknowledged operation is never missing", f"{missing}")
+        self._laws.demand(
+            len(operations) == self._size.operations, "one operation per key", f"{len(operations)}"
+        )
+        for name, operation in operations.items():
+            if (
+                operation.operation_type is OperationType.TRAINING
+                and operation.status is OperationStatus.COMPLETED
+            ):
+                listed = self._machine.disk.has_model((operation.summary or {}).get("model_id"))
+                self._laws.demand(listed, "the model of a completed training is listed", name, name)
+        self._machine.audit(strict=True)
+        self._machine.audit_empty()
+        for worker in self._workers:
+            named = worker.slot.visible()
+            self._laws.demand(
+                named is None,
+                "a worker names what it runs, nothing else",
+                f"{worker.worker_id} names an attempt that has ended",
+                None if named is None else named.run.operation_id,
+            )
+
+    def _end(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.set_exception_handler(lambda loop, context: None)
+        self._loop.run_until_complete(asyncio.sleep(0))
+        if self._broken.done():
+            self._broken.exception()
+
+    def _told(self, violation: Violation | None) -> Report:
+        trace, operations = self._trace, self._machine.disk.operations
+        story: list[str] = []
+        if violation is not None:
+            name = violation.operation_id
+            story = trace.story(name)
+            if name in operations:
+                story += ["as the ledger tells it:", *operations[name].story]
+        outcomes = Counter(str(o.status) for o in operations.values())
+        return Report(
+            self._seed,
+            trace.events,
+            len(operations),
+            trace.digest,
+            self._loop.time(),
+            trace.faults,
+            trace.situations,
+            outcomes,
+            violation,
+            story,
+        )
+
+
+def void(_: object) -> None:
+    """Drop a value where a callable must return nothing."""
