@@ -15,7 +15,7 @@ import click
 from ktrdr.cli.tables import figure, table_lines
 from ktrdr.errors import InvalidInput
 
-__all__ = ["Output", "day_and_time", "figure", "is_terminal", "write_file"]
+__all__ = ["Output", "day_and_time", "figure", "heading", "is_terminal", "write_file"]
 
 
 def day_and_time(stamp: str) -> str:
@@ -26,6 +26,12 @@ def day_and_time(stamp: str) -> str:
 def is_terminal(stream: IO[str] | None) -> bool:
     """True for a terminal that can move its cursor; a stream may be closed (None), which is none."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def heading(text: str) -> str:
+    """The text in bold where stdout is a terminal and NO_COLOR is not set."""
+    plain = not is_terminal(sys.stdout) or os.environ.get("NO_COLOR")
+    return text if plain else click.style(text, bold=True)
 
 
 class Output:
@@ -68,11 +74,9 @@ class Output:
         if self.as_json or not rows:
             self.result(data, empty)
             return
-        terminal = is_terminal(sys.stdout)
-        width = shutil.get_terminal_size().columns if terminal else None
+        width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
         head, *lines = table_lines(columns, rows, width=width, spare=spare)
-        plain = not terminal or os.environ.get("NO_COLOR")
-        self.result(data, head if plain else click.style(head, bold=True), *lines)
+        self.result(data, heading(head), *lines)
 
     def mapping(self, data: Any, values: Mapping[str, Any]) -> None:
         """One thing: ``data`` with --json, else its fields, one a line."""

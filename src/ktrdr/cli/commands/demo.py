@@ -13,7 +13,7 @@ import click
 from ktrdr.cli.client import Api, Json
 from ktrdr.cli.fleet import Fleet, FleetPlan, termination_as_interrupt
 from ktrdr.cli.follow import submit
-from ktrdr.cli.output import Output, figure
+from ktrdr.cli.output import Output, figure, heading
 from ktrdr.cli.statistics import print_statistics
 from ktrdr.settings import api_token
 
@@ -105,4 +105,4 @@ def _done(operation: Json | None) -> Json:
 
 
 def _step(number: int, text: str) -> None:
-    click.echo(click.style(f"[{number}/6] {text}", bold=True))
+    click.echo(heading(f"[{number}/6] {text}"))
