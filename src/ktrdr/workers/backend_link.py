@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -68,7 +71,7 @@ class BackendLink:
     async def upload(self, digests: Iterable[str]) -> None:
         """Bring artifacts to the backend, one after the other."""
         for digest in digests:
-            await asyncio.to_thread(self._uploads.upload, digest)
+            await _on_daemon(partial(self._uploads.upload, digest), f"upload {digest[:8]}")
 
     async def close(self) -> None:
         await self._transport.close()
@@ -87,6 +90,32 @@ class BackendLink:
             else:
                 return _checked(answer, self.url)
         raise ServerUnreachable(" ".join(faults))
+
+
+async def _on_daemon(work: Callable[[], None], name: str) -> None:
+    """``asyncio.to_thread`` for waits on the network: a stop of the process does not wait for such a thread."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if done.done():  # nobody waits any more
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        failure: BaseException | None = None
+        try:
+            work()
+        except BaseException as error:  # the thread's edge: it belongs to whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, failure)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    await done
 
 
 def _checked(answer: Answer, url: str) -> Answer:

@@ -121,6 +121,7 @@ class WorkerAPIBase(ABC):
         self._link = self._make_link(transport, uploads)
         self._registration = self._make_registration()
         self._courier = self._make_courier()
+        self._leaving: asyncio.Task[None] | None = None
         self._launcher: Launcher | None = None
         self._host: OperationHost | None = None
         self.app: FastAPI = make_app(self)
@@ -194,10 +195,14 @@ class WorkerAPIBase(ABC):
         self._identity.release()
 
     async def release(self) -> None:
-        """Take no more work; stop the running job and give it back to the backend."""
-        if not self.slot.closed:
-            self.slot.closed = True
-            await self._say_goodbye()
+        """Take no more work; stop the running job and give it back to the backend. Again: wait for the same."""
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
+        self.slot.closed = True
+        await self._say_goodbye()
         if self.slot.current is not None and self._host is not None:
             grace_s = min(self.settings.control.cancel_grace_s, _RELEASE_GRACE_S)
             self.slot.current.run.stop("released", grace_s)

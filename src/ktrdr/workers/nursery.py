@@ -85,7 +85,7 @@ class Nursery:
         return True
 
     def _receive(self) -> bool:
-        content, fds, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE, 8)
+        content, fds = _hear(self._control, 8)
         self._attached += fds
         self._buffer += content
         while b"\n" in self._buffer:
@@ -131,6 +131,15 @@ class Nursery:
             self._control.sendall(json.dumps(answer).encode() + b"\n")
 
 
+def _hear(control: socket.socket, most_fds: int) -> tuple[bytes, list[int]]:
+    """A piece of what the worker says; nothing once it is gone, also if it went without reading what it was told."""
+    try:
+        content, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, most_fds)
+    except ConnectionResetError:
+        return b"", []
+    return content, fds
+
+
 def end_group(pid: int) -> None:
     """Kill a process group; a group that is gone already is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -153,7 +162,7 @@ def _preload(modules: Sequence[str]) -> None:
 
 def serve_single(control: socket.socket, run_folder: RunFolder) -> int:
     """Wait for one job and be it; returns its exit code, 0 if the worker went away first."""
-    content, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 1)
+    content, fds = _hear(control, 1)
     if not content:
         return 0
     request = json.loads(content)

@@ -1,0 +1,95 @@
+"""A fleet for tests that break it: a real backend and real workers whose jobs do as the specification's text says."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ktrdr.cli.client import Api
+from ktrdr.operations.events import CancelRequested
+from ktrdr.operations.model import NewOperation, OperationType
+from ktrdr.operations.sql import SqlStore
+from ktrdr.protocol.specs import canonical_json
+from ktrdr.testing.worker_jobs import spec
+from support.processes import Part, Parts, wait_for
+
+__all__ = ["Chaos", "ended", "integrity", "no_tracebacks", "runs"]
+
+PROGRAM = """
+import sys
+from ktrdr.workers import server
+from ktrdr.workers.backtest_worker import BacktestWorker
+BacktestWorker.preload = ()
+server.run_worker("backtesting", host="127.0.0.1", port=0, job="ktrdr.testing.chaos_jobs:perform")
+"""
+_TERMINAL = ("completed", "failed", "cancelled")
+
+
+class Chaos:
+    """Parts, and submissions of test jobs over HTTP.
+
+    The backend takes only backtests of trained models. So a cancelled operation with the wanted instruction is put into
+    the ledger before it starts, and ``POST /operations/{id}/retry`` submits that work again, as often as wanted.
+    """
+
+    def __init__(self, parts: Parts, **instructions: str) -> None:
+        self.parts = parts
+        asyncio.run(self._seed(instructions))
+
+    async def _seed(self, instructions: dict[str, str]) -> None:
+        self.parts.home.mkdir(parents=True, exist_ok=True)
+        store = SqlStore(self.parts.home / "ktrdr.db")
+        now = datetime.now(UTC)
+        for name, instruction in instructions.items():
+            body = canonical_json(spec(instruction))
+            new = NewOperation(operation_id=name, operation_type=OperationType.BACKTESTING, spec=body)
+            await store.submit(new, now)
+            await store.apply(name, CancelRequested(), now)
+        await store.close()
+
+    def worker(self, name: str, *, wait: bool = True, home: Path | None = None, **extra: str) -> Part:
+        """Start a worker; the same name again is the same worker."""
+        settings = {"WORKER_ID": name, "KTRDR_HOME": str(home or self.parts.home)}
+        settings |= {"KTRDR_API_URL": self.parts.url} | extra
+        part = self.parts.start(name, ["-c", PROGRAM], settings, program=())
+        if wait:
+            self.parts.wait_worker(name, "available", part)
+        return part
+
+    def submit(self, api: Api, name: str) -> str:
+        """Submit the work of this name; returns the id of an acknowledged operation."""
+        return str(api.post(f"/operations/{name}/retry")["operation_id"])
+
+
+def ended(api: Api, operation_ids: list[str]) -> dict[str, Any]:
+    """Wait until all have ended; returns them by id."""
+
+    def all_ended() -> dict[str, Any] | None:
+        views = {name: api.get(f"/operations/{name}") for name in operation_ids}
+        return views if all(view["status"] in _TERMINAL for view in views.values()) else None
+
+    return wait_for(all_ended, "every operation ends")
+
+
+def runs(trace: Path, word: str = "begin") -> Counter[str]:
+    """How often each ``operation.attempt`` began (or came to its ``end``), as the jobs themselves wrote it down."""
+    lines = trace.read_text().splitlines() if trace.exists() else []
+    return Counter(line.partition(" ")[2] for line in lines if line.startswith(word + " "))
+
+
+def integrity(home: Path) -> str:
+    """What SQLite says of the ledger's file."""
+    with closing(sqlite3.connect(f"file:{home / 'ktrdr.db'}?mode=ro", uri=True)) as connection:
+        return str(connection.execute("pragma integrity_check").fetchone()[0])
+
+
+def no_tracebacks(parts: Parts) -> None:
+    """Fail if a log holds a traceback: whatever is done to a part, it is expected."""
+    for log in sorted(parts.root.glob("*.log")):
+        text = log.read_text(errors="replace")
+        assert "Traceback" not in text, f"{log.name}:\n{text[-4000:]}"
