@@ -66,7 +66,7 @@ def test_kill_9_of_the_backend_during_a_stream_of_submissions(alone: Parts, tmp_
     for name in ("w1", "w2"):
         chaos.worker(name)
     stream = Stream(chaos, "quick")
-    for _ in range(3):
+    for _ in range(2):
         time.sleep(random.uniform(0.05, 0.6))
         backend.kill()
         backend = alone.backend()
