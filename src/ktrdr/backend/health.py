@@ -31,8 +31,8 @@ class HealthLoop:
     - A probe that names (operation, attempt) renews that operation's lease; it never changes a terminal one.
     - A worker that is idle although it accepted an attempt before the probe was sent is asked once more, for the
       operation itself; only if it does not know it, the attempt is lost.
-    - After a start of the backend no lease ends before one full lease has passed; nor after the ledger was away,
-      because nobody could renew one meanwhile.
+    - After a start of the backend no lease ends before one full lease has passed; nor after the ledger was away or
+      the backend stood still (a suspended machine, a clock that was set), because nobody could renew one meanwhile.
     - No exception ends the loops.
     """
 
@@ -60,8 +60,16 @@ class HealthLoop:
 
     async def run_sweeps(self) -> None:
         """Sweep leases for ever."""
+        lease = timedelta(seconds=self._control.lease_s)
+        pause = min(lease / 4, timedelta(seconds=self._control.health_interval_s))
         while True:
-            await asyncio.sleep(min(self._control.lease_s / 4, self._control.health_interval_s))
+            before = self._clock.now()
+            await asyncio.sleep(pause.total_seconds())
+            if (late := self._clock.now() - before - pause) > lease / 4:
+                _log.warning(
+                    "The backend stood still for %.0f s; leases get a full period", late.total_seconds()
+                )
+                self.leases_honoured_until = self._clock.now() + lease
             await self._guarded("Sweeping leases", self.sweep())
 
     async def _guarded(self, what: str, work: Awaitable[None], worker_id: str | None = None) -> None:

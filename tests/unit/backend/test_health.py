@@ -230,6 +230,29 @@ async def test_another_worker_at_the_endpoint_counts_as_a_failed_probe(plane: Co
     assert "another worker" in (await _worker(plane, "w1"))["reason"]
 
 
+async def _time_passes(plane: ControlPlane, seconds: float) -> None:
+    """In steps so small that the backend does not take itself for suspended."""
+    for _ in range(int(seconds / 10)):
+        plane.clock.advance(10.0)
+        await asyncio.sleep(0.05)
+
+
+async def test_a_backend_that_stood_still_gives_leases_a_full_period(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, replace(STILL, health_interval_s=0.01, worker_removal_s=1e6))
+    async with plane.running():
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        plane.unplug(worker)  # nothing renews the lease
+        await asyncio.sleep(0.05)
+        plane.clock.advance(3600.0)  # suspended, or the clock was set
+        await _time_passes(plane, 50.0)
+        assert str(await plane.status(name)) == "running"
+        await _time_passes(plane, 30.0)
+        operation = await plane.store.get(name)
+        assert (str(operation.status), operation.failures) == ("pending", 1)
+
+
 async def test_a_planted_exception_does_not_end_the_loops(tmp_path: Path) -> None:
     class Stumbling(MemoryStore):
         probes_spoilt = 0
