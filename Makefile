@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COVERAGE_MINIMUM := 90
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
-SEEDS ?= 1,2,3
+SEEDS ?= 1,2,6
 
 .PHONY: help setup setup-dev demo test test-unit test-integration test-e2e sim coverage-report bench quality format docs clean
 
@@ -55,7 +55,7 @@ test-integration: $(VENV)/.ready-dev ## real processes and real HTTP over loopba
 test-e2e: $(VENV)/.ready-dev ## a user's commands from end to end
 	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup tests/e2e
 
-sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,2,3 or 1-50, FLEET and OPERATIONS for its size
+sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,2,6 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))
 
 bench: $(VENV)/.ready-dev ## measure; prints one table with CPU seconds

@@ -15,7 +15,7 @@ from pathlib import Path
 from simulation.plan import FAULTS, SITUATIONS, Size
 from simulation.world import Report, simulate
 
-_DEFAULT_SEEDS = "1,2,3"
+_DEFAULT_SEEDS = "1,2,6"  # together they bring about every fault and situation
 
 
 def main(arguments: list[str]) -> int:
