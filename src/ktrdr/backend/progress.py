@@ -29,15 +29,22 @@ class ProgressReader:
     """Caches each running operation's progress for ``ttl_s``.
 
     However many clients poll, one request is under way to a worker, and none if the cached answer is younger than
-    ``ttl_s``. Within an attempt progress never goes back.
+    ``ttl_s``. Within an attempt progress never goes back. At most ``remembered`` operations are known: a poll that
+    began before an operation's end makes it known again after its end, and nobody would forget it then.
     """
 
-    def __init__(self, registry: WorkerRegistry, fleet: Fleet, clock: Clock, ttl_s: float) -> None:
+    def __init__(
+        self, registry: WorkerRegistry, fleet: Fleet, clock: Clock, ttl_s: float, *, remembered: int = 1_000
+    ) -> None:
         self._registry = registry
         self._fleet = fleet
         self._clock = clock
-        self._ttl_s = ttl_s
+        self._ttl_s, self._remembered = ttl_s, remembered
         self._known: dict[str, _Known] = {}
+
+    def __len__(self) -> int:
+        """How many operations are known."""
+        return len(self._known)
 
     async def read(self, operation: Operation) -> ProgressView:
         """The operation's progress, asked for if the known one is too old."""
@@ -66,7 +73,10 @@ class ProgressReader:
         entry = self._known.get(operation.operation_id)
         if entry is None or entry.attempt != operation.attempt:
             entry = _Known(operation.attempt, recorded, -self._ttl_s + self._clock.monotonic())
+            self._known.pop(operation.operation_id, None)
             self._known[operation.operation_id] = entry
+            if len(self._known) > self._remembered:
+                del self._known[next(iter(self._known))]
         entry.view = _further(entry.view, recorded)
         return entry
 
