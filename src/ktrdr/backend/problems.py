@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,11 @@ _TITLES: Mapping[type[KtrdrError], str] = {
     errors.NoWorkers: "No workers available",
     errors.CorruptArtifact: "Stored bytes are damaged",
 }
+_FULL_OR_FORBIDDEN = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE),
+}
+_MAKE_ROOM_S = 30.0
 _SLUGS = {  # statuses that are the framework's own
     401: "not-authorised",
     404: "not-found",
@@ -157,6 +163,17 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return problem_response(problem, error.headers)
 
 
+async def _on_system(request: Request, error: Exception) -> Response:
+    """A full or read-only disk and the like: no fault of the request, and over once somebody makes room."""
+    assert isinstance(error, OSError)
+    if error.errno not in _FULL_OR_FORBIDDEN:
+        return await _on_crash(request, error)
+    with about_path(request.url.path):
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+    told = f"The backend's machine refused: {error.strerror} ({error.filename or 'a file'}). Nothing was changed."
+    return error_response(Unavailable(told, _MAKE_ROOM_S), request.url.path)
+
+
 async def _on_crash(request: Request, error: Exception) -> Response:
     with about_path(request.url.path):
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -176,4 +193,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KtrdrError, _on_ktrdr_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(OSError, _on_system)
     app.add_exception_handler(Exception, _on_crash)

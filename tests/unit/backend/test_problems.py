@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -141,3 +142,29 @@ def _quiet(app: FastAPI):
 )
 def test_pointers(location: tuple, pointer: str) -> None:
     assert problems._pointer(location) == pointer
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            503,
+            "No space left on device (/data/x)",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), 503, "Permission denied (a file)"),
+        (OSError(errno.EEXIST, "File exists"), 500, "This is a bug"),
+        (OSError("odd"), 500, "This is a bug"),
+    ],
+)
+async def test_a_disk_that_takes_nothing_is_no_bug(error: OSError, status: int, words: str) -> None:
+    app = FastAPI()
+    problems.install(app)
+
+    async def fail() -> None:
+        raise error
+
+    app.add_api_route("/fail", fail)
+    answer = await AsgiTransport({"http://a": app}).request("GET", "http://a/fail")
+    assert (answer.status, words in answer.json()["detail"]) == (status, True)
+    assert ("retry-after" in answer.headers) == (status == 503)
