@@ -116,7 +116,8 @@ class Enrolment:
         if known is None or known.record.instance_id != request.instance_id:
             accepted = None
             _log.info("Worker %s registered from %s", request.worker_id, endpoint)
-            await self._health.lose(request.worker_id, request.instance_id, "it restarted")
+        # each time: the first registration of this instance may have stopped here, for want of the ledger
+        await self._health.lose(request.worker_id, request.instance_id, "it restarted")
         stop = await self._claims(request)
         await self._health.observe(worker, view, worker.revision, accepted)
         self._operations.wake()
@@ -227,8 +228,17 @@ class Enrolment:
         return ReportResponse(acknowledged=report.delivery is not None)
 
     async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
-        """Let a worker finish and take no more, or take work again."""
-        await self._operations.store.save_worker(self._registry.set_draining(worker_id, draining))
+        """Let a worker finish and take no more, or take work again; if the ledger does not take it, it is as before."""
+        before = self._registry.get(worker_id).record.draining
+        record = self._registry.set_draining(
+            worker_id, draining
+        )  # at once, so that nothing is dispatched meanwhile
+        try:
+            await self._operations.store.save_worker(record)
+        except BaseException:
+            if self._registry.find(worker_id) is not None:
+                self._registry.set_draining(worker_id, before)
+            raise
         self._operations.wake()
         return self._registry.view(self._registry.get(worker_id))
 

@@ -178,8 +178,8 @@ class HealthLoop:
 
     async def forget(self, worker_id: str, reason: str) -> None:
         """Remove a worker; what it held goes back to the queue."""
-        self._registry.remove(worker_id)
         await self._operations.store.delete_worker(worker_id)
+        self._registry.remove(worker_id)
         await self.lose(worker_id, None, reason)
 
     async def lose(self, worker_id: str, but_instance: str | None, reason: str) -> None:
