@@ -142,7 +142,7 @@ async def test_a_disk_that_takes_nothing_costs_no_end_and_no_slot(
             await client.free()
             place.unlink()
             (client.home / "elsewhere").rename(place)
-            told = {"outbox": "completed", "artifacts": "failed", "scratch": "child_died"}
+            told = {"outbox": "completed", "artifacts": "child_died", "scratch": "child_died"}
             assert backend.deliveries[0]["status"] == told[folder], backend.deliveries
         backend.reports.clear()
         await client.start("late", "after")

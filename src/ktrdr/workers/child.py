@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import logging
 import math
@@ -32,6 +33,10 @@ __all__ = ["drain", "jsonable", "perform", "run_folder"]
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 _log = logging.getLogger("ktrdr.job")
 _ERROR_LENGTH = 8_000
+_MACHINE_FAULTS = {  # a disk that is full, read-only, broken or forbidden is no fault of the job
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+}
 
 
 def run_folder(root: Path, token: str | None, lifeline: int) -> int:
@@ -81,6 +86,11 @@ def perform(ticket: Ticket, artifacts: ArtifactStore, scratch: Path, bridge: Pro
         )
     except (Exception, SystemExit) as error:  # the edge of the job's process
         _log.exception("The job failed")
+        if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
+            told = _told(f"This worker's disk does not serve the job: {error}")
+            return Outcome(
+                status="child_died", error=told
+            )  # tried once more, on another worker if there is one
         return Outcome(status="failed", error=_told(f"{type(error).__name__}: {error}"))
 
 

@@ -33,9 +33,12 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How the job ended, as its own process tells it; a killed process leaves none."""
+    """How the job ended, as its own process tells it; a killed process leaves none.
 
-    status: Literal["completed", "failed", "cancelled"]
+    ``child_died``: the machine, not the job, is at fault.
+    """
+
+    status: Literal["completed", "failed", "cancelled", "child_died"]
     summary: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
     error: str | None = None

@@ -62,6 +62,20 @@ def test_every_exception_becomes_a_failure(
     assert outcome.out_of_memory is (instruction == "memory")
 
 
+def test_a_disk_that_does_not_serve_is_no_failure_of_the_job(tmp_path: Path, bridge: ProgressBridge) -> None:
+    (tmp_path / "cache").write_text("a file where the folder was")
+    outcome = outcome_of(tmp_path, bridge, "count 1")
+    assert outcome.status == "child_died", "another worker may have a better disk"
+    assert "This worker's disk does not serve the job" in str(outcome.error)
+
+
+def test_words_that_utf_8_lacks_and_long_ones_can_be_sent(tmp_path: Path, bridge: ProgressBridge) -> None:
+    job = "ktrdr.testing.chaos_jobs:perform"
+    assert outcome_of(tmp_path, bridge, "poison error", job=job).error == "ValueError: ?"
+    assert outcome_of(tmp_path, bridge, "poison summary", job=job).summary == {"x": "?"}
+    assert len(str(outcome_of(tmp_path, bridge, "shout 100000", job=job).error)) == 8_000
+
+
 def test_an_unknown_job_is_a_failure(tmp_path: Path, bridge: ProgressBridge) -> None:
     outcome = outcome_of(tmp_path, bridge, "count 1", job="ktrdr.testing.worker_jobs:absent")
     assert outcome.status == "failed"
