@@ -36,7 +36,7 @@ _COMMANDS = {
         "operations",
         "Operations: list, show, watch, cancel, retry, results, metrics, logs, delete.",
     ),
-    "workers": ("workers", "workers", "Workers: list."),
+    "workers": ("workers", "workers", "Workers: list, drain, undrain, forget."),
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),
     "backend": ("backend", "backend", "The backend alone: start."),
     "worker": ("worker", "worker", "One worker alone: start."),

@@ -89,10 +89,17 @@ class Api:
         """GET below /api/v1; parameters that are None are left out."""
         return _object(self.request("GET", path, params=params))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, **params: Any) -> Json:
+    def post(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        **params: Any,
+    ) -> Json:
         """POST a JSON body; values that are None are left out."""
         payload = None if body is None else {k: v for k, v in body.items() if v is not None}
-        return _object(self.request("POST", path, params=params, json=payload))
+        return _object(self.request("POST", path, params=params, json=payload, timeout_s=timeout_s))
 
     def upload(
         self, path: str, content: Any, *, timeout_s: float, headers: Mapping[str, str], **params: Any

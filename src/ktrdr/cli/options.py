@@ -13,7 +13,7 @@ import click
 from ktrdr.cli.output import Output
 from ktrdr.settings import api_token, api_url
 
-__all__ = ["a_name", "a_number", "api_command", "json_option", "start_options"]
+__all__ = ["a_name", "a_name_or_none", "a_number", "api_command", "json_option", "start_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +23,11 @@ def a_name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9^._=-]+", value) and value.strip("."):
         return value
     raise click.BadParameter(f"'{value}' is not a name: use letters, digits and ^ . _ = - only.")
+
+
+def a_name_or_none(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """As :func:`a_name`, where the name may be left out."""
+    return None if value is None else a_name(ctx, param, value)
 
 
 def a_number(

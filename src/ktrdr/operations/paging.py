@@ -5,12 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from datetime import datetime
 
 from ktrdr.errors import InvalidInput
 from ktrdr.operations.microseconds import from_microseconds, to_microseconds
 from ktrdr.operations.model import Operation
 
-__all__ = ["MAXIMUM_LIMIT", "Place", "checked_limit", "decode_cursor", "encode_cursor", "place_of"]
+__all__ = [
+    "MAXIMUM_LIMIT",
+    "Place",
+    "checked_limit",
+    "cursor_before",
+    "decode_cursor",
+    "encode_cursor",
+    "place_of",
+]
 
 Place = tuple[int, str]
 """Created at (microseconds) and id: pages run from the greatest place down."""
@@ -27,6 +36,13 @@ def place_of(operation: Operation) -> Place:
 def encode_cursor(place: Place) -> str:
     """The cursor that continues after ``place``."""
     return base64.urlsafe_b64encode(f"{place[0]}:{place[1]}".encode()).decode().rstrip("=")
+
+
+def cursor_before(moment: datetime) -> str:
+    """The cursor from which a page lists what was created before ``moment``."""
+    return encode_cursor(
+        (to_microseconds(moment), "-")
+    )  # sorts before every id: those begin with a letter or digit
 
 
 def decode_cursor(cursor: str) -> Place:

@@ -1,4 +1,4 @@
-"""Operations: lists, one operation, its results, metrics, logs and events; cancel, retry, delete."""
+"""Operations: lists, one operation, its results, metrics, logs and events; cancel one or many, retry, delete."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from ktrdr.backend.cancellation import cancel_many
 from ktrdr.backend.routes.common import PROBLEMS, Services, etag_of, json_answer, known_etags
 from ktrdr.backend.routes.starts import started
 from ktrdr.backend.wiring import Backend
@@ -16,6 +17,7 @@ from ktrdr.errors import InvalidInput
 from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.operations.store import OperationQuery
 from ktrdr.protocol.messages import MetricsView, OperationList, OperationView
+from ktrdr.protocol.queueing import CancelOperations, OperationsCancelled
 from ktrdr.protocol.requests import OperationStarted
 from ktrdr.protocol.resources import ResultsView, SpecView, TablePage
 
@@ -201,6 +203,13 @@ def _event_id(view: OperationView) -> str:
 async def cancel_operation(operation_id: Id, request: Request, services: Services) -> Response:
     """Ask for the operation's end. Answers at once and may be repeated; an operation that has ended stays as it is."""
     return json_answer(await services.operations.cancel(operation_id), request, status=202)
+
+
+@router.post("/operations/cancel", response_model=OperationsCancelled, status_code=202)
+async def cancel_operations(body: CancelOperations, request: Request, services: Services) -> Response:
+    """Ask for the end of every operation that fits the filters and was there before the request, a thousand at a time:
+    repeat it while the answer says `more`. Answers how many; repeating it is no error."""
+    return json_answer(await cancel_many(services.operations, services.clock, body), request, status=202)
 
 
 @router.post("/operations/{operation_id}/retry", response_model=OperationStarted, status_code=202)

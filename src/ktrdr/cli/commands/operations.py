@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from ktrdr.cli.cancelling import UNENDED, cancel_operations
 from ktrdr.cli.client import Api, Json
 from ktrdr.cli.follow import follow
 from ktrdr.cli.joblog import follow_log
-from ktrdr.cli.options import a_name, api_command
+from ktrdr.cli.options import a_name, a_name_or_none, api_command
 from ktrdr.cli.output import Output, day_and_time, figure, write_file
 from ktrdr.cli.statistics import print_statistics, print_summary
 from ktrdr.errors import Conflict, InvalidInput
@@ -78,11 +79,40 @@ def watch(operation_id: str, cancel_on_interrupt: bool, api: Api, out: Output) -
 
 
 @operations.command("cancel")
-@click.argument("operation_id", callback=a_name)
+@click.argument("operation_id", required=False, callback=a_name_or_none)
+@click.option("--all", "every", is_flag=True, help="Every operation that has not ended, instead of one.")
+@click.option(
+    "--type", "operation_type", type=click.Choice(["backtesting", "training"]), help="With --all: only these."
+)
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice(UNENDED),
+    multiple=True,
+    help="With --all: only these. May be repeated.",
+)
+@click.option("--yes", is_flag=True, help="With --all: do not ask.")
 @api_command
-def cancel(operation_id: str, api: Api, out: Output) -> None:
-    """Cancel an operation; a running one ends within the grace of ten seconds."""
-    cancel_operation(api, out, operation_id)
+def cancel(
+    operation_id: str | None,
+    every: bool,
+    operation_type: str | None,
+    statuses: tuple[str, ...],
+    yes: bool,
+    api: Api,
+    out: Output,
+) -> None:
+    """Cancel an operation, or with --all many; a running one ends within the grace of ten seconds."""
+    if every and operation_id is not None:
+        raise click.UsageError(f"--all and '{operation_id}' exclude each other.")
+    if every:
+        cancel_operations(api, out, operation_type, statuses, sure=yes)
+    elif operation_id is None:
+        raise click.UsageError("Name an operation, or give --all.")
+    elif operation_type or statuses or yes:
+        raise click.UsageError("--type, --status and --yes go with --all.")
+    else:
+        cancel_operation(api, out, operation_id)
 
 
 def cancel_operation(api: Api, out: Output, operation_id: str) -> None:

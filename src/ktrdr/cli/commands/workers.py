@@ -1,11 +1,11 @@
-"""``ktrdr workers``: who registered with the backend."""
+"""``ktrdr workers``: who registered with the backend; taking workers out of the fleet and back."""
 
 from __future__ import annotations
 
 import click
 
 from ktrdr.cli.client import Api
-from ktrdr.cli.options import api_command
+from ktrdr.cli.options import a_name, api_command
 from ktrdr.cli.output import Output
 
 __all__ = ["workers"]
@@ -13,7 +13,7 @@ __all__ = ["workers"]
 
 @click.group()
 def workers() -> None:
-    """Workers: list."""
+    """Workers: list, drain, undrain, forget."""
 
 
 @workers.command("list")
@@ -40,3 +40,32 @@ def list_(worker_type: str | None, status: str | None, api: Api, out: Output) ->
         else "No workers match; see them all: ktrdr workers list"
     )
     out.table(answer, columns, rows, empty=empty, spare=("cores", "device", "endpoint", "type"))
+
+
+@workers.command("drain")
+@click.argument("worker_id", callback=a_name)
+@api_command
+def drain(worker_id: str, api: Api, out: Output) -> None:
+    """Let a worker finish what it runs and give it no more, until 'undrain'; its restarts do not end that."""
+    worker = api.post(f"/workers/{worker_id}/drain")
+    running = worker["current_operation_id"]
+    rest = f"it finishes {running} and takes no more" if running else "it is idle and takes no more"
+    out.result(worker, f"{worker_id} drains: {rest}.")
+
+
+@workers.command("undrain")
+@click.argument("worker_id", callback=a_name)
+@api_command
+def undrain(worker_id: str, api: Api, out: Output) -> None:
+    """Give a drained worker work again."""
+    worker = api.post(f"/workers/{worker_id}/undrain")
+    out.result(worker, f"{worker_id} is {worker['status']}.")
+
+
+@workers.command("forget")
+@click.argument("worker_id", callback=a_name)
+@api_command
+def forget(worker_id: str, api: Api, out: Output) -> None:
+    """Forget a worker that is idle or does not answer. One that is alive registers again: stop its process first."""
+    api.delete(f"/workers/{worker_id}")
+    out.result({"forgotten": worker_id}, f"Forgot {worker_id}.")
