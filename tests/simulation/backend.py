@@ -158,9 +158,7 @@ class BackendMachine:
         self.crash(fault, about or None)
 
     def _leases_safe_until(self) -> float:
-        """Before this no lease may end, unless somebody set the clock meanwhile."""
-        if self.clock.jumped_at >= self._started_at:
-            return 0.0
+        """Before this no lease may end."""
         return self._started_at + self.control.lease_s
 
     # --- what goes out ------------------------------------------------------------------------------------------

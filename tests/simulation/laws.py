@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from ktrdr.operations.events import (
@@ -22,6 +21,7 @@ from ktrdr.operations.events import (
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.protocol.messages import DeliverRequest, OperationView
+from ktrdr.settings import ControlSettings
 from simulation.trace import Trace, Violation
 
 __all__ = ["Laws", "result_of"]
@@ -48,8 +48,12 @@ def result_of(operation_id: str, attempt: int, worker_id: str) -> dict[str, Any]
 class Laws:
     """Raises :class:`Violation` at the first broken law, and counts which situations occurred."""
 
-    def __init__(self, trace: Trace, max_failures: int, report: Callable[[Violation], None]) -> None:
-        self._trace, self._max_failures, self._report = trace, max_failures, report
+    def __init__(self, trace: Trace, control: ControlSettings, report: Callable[[Violation], None]) -> None:
+        self._trace, self._max_failures, self._report = trace, control.max_failures, report
+        self._lease_s, self._renewed = (
+            control.lease_s,
+            dict[str, float](),
+        )  # when, in time that nobody can set
         self.acknowledged: dict[str, str] = {}  # idempotency key: operation
         self.cancelled: set[str] = set()  # cancels that were acknowledged while the operation had not ended
         self.ended: dict[str, OperationStatus] = {}  # as somebody was told
@@ -85,7 +89,7 @@ class Laws:
     def deleted(self, operation_id: str) -> None:
         self.broken("an acknowledged operation is never missing", f"{operation_id} was deleted", operation_id)
 
-    def changed(self, before: Operation, event: Event, transition: Transition, now: datetime) -> None:
+    def changed(self, before: Operation, event: Event, transition: Transition) -> None:
         after, name = transition.operation, before.operation_id
         kind = type(event).__name__
         self._trace.tell(
@@ -96,7 +100,7 @@ class Laws:
         self._final(before, after)
         self._numbers(before, event, after)
         self._ends(before, event, after)
-        self._leases(before, event, after, now)
+        self._leases(before, event, after)
         self._progress(before, after)
         self._count(before, event, transition)
 
@@ -174,19 +178,21 @@ class Laws:
                 name,
             )
 
-    def _leases(self, before: Operation, event: Event, after: Operation, now: datetime) -> None:
+    def _leases(self, before: Operation, event: Event, after: Operation) -> None:
         name = before.operation_id
         if after.status in _HELD:
             self.demand(
                 after.lease_expires_at is not None, "who holds has a lease", f"{after.status} has none", name
             )
+        late = self._trace.now()
         if isinstance(event, LeaseExpired) and after.status is not before.status:
-            end = before.lease_expires_at
-            self.demand(end is not None and end <= now, "no lease ends early", f"{end} is after {now}", name)
-            late, safe = self._trace.now(), self.leases_safe_until()
+            end, safe = self._renewed[name] + self._lease_s, self.leases_safe_until()
+            self.demand(late >= end, "no lease ends early", f"{late} is before {end}", name)
             self.demand(
                 late >= safe, "no lease ends within a period of a restart", f"{late} is before {safe}", name
             )
+        if after.lease_expires_at != before.lease_expires_at:
+            self._renewed[name] = late
 
     def _progress(self, before: Operation, after: Operation) -> None:
         if after.attempt != before.attempt or before.progress is None:

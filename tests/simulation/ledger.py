@@ -36,7 +36,7 @@ class Watcher(Protocol):
     """Who looks at every change of the ledger."""
 
     def submitted(self, operation: Operation) -> None: ...
-    def changed(self, before: Operation, event: Event, transition: Transition, now: datetime) -> None: ...
+    def changed(self, before: Operation, event: Event, transition: Transition) -> None: ...
     def deleted(self, operation_id: str) -> None: ...
 
 
@@ -73,7 +73,7 @@ class Disk(MemoryStore):
         after = transition.operation
         del self._by_status[before.status][operation_id]
         self._by_status[after.status][operation_id] = after
-        self._watcher.changed(before, event, transition, now)
+        self._watcher.changed(before, event, transition)
         return transition
 
     async def delete(self, operation_id: str) -> None:

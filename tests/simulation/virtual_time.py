@@ -115,7 +115,6 @@ class SimulatedClock:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.skew_s = 0.0
-        self.jumped_at = -1.0
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self._loop.time() + self.skew_s)
@@ -126,4 +125,3 @@ class SimulatedClock:
     def jump(self, seconds: float) -> None:
         """Move the wall time alone."""
         self.skew_s += seconds
-        self.jumped_at = self._loop.time()

@@ -85,7 +85,7 @@ class _World:
         self._trace = Trace(loop.time)
         self._broken: asyncio.Future[None] = loop.create_future()
         self._control = ControlSettings()
-        self._laws = Laws(self._trace, self._control.max_failures, self._report)
+        self._laws = Laws(self._trace, self._control, self._report)
         self._clients: list[Client] = []
         loop.set_exception_handler(self._unexpected)
 

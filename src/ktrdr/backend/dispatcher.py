@@ -22,6 +22,7 @@ from ktrdr.operations.model import (
     OperationStatus,
     WorkerType,
 )
+from ktrdr.operations.store import LONGEST_WAIT
 from ktrdr.protocol.client import problem_detail
 from ktrdr.protocol.messages import StartJob
 from ktrdr.protocol.specs import JobSpec
@@ -34,7 +35,7 @@ _log = logging.getLogger("ktrdr.backend")
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 _FIRST_LOOK = 64  # pending operations read at first; more only if a free worker found nothing among them
 _REFUSALS_PER_PASS = 3
-_BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.5, 15.0
+_BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.5, LONGEST_WAIT.total_seconds()
 _LEDGER_AWAY_S = 1.0
 
 NeedsProbe = Callable[[str], None]

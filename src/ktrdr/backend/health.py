@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
@@ -32,7 +32,7 @@ class HealthLoop:
     - A worker that is idle although it accepted an attempt before the probe was sent is asked once more, for the
       operation itself; only if it does not know it, the attempt is lost.
     - After a start of the backend no lease ends before one full lease has passed; nor after the ledger was away or
-      the backend stood still (a suspended machine, a clock that was set), because nobody could renew one meanwhile.
+      the backend stood still, because nobody could renew one meanwhile. Wall clocks have no say in it.
     - No exception ends the loops.
     """
 
@@ -50,32 +50,31 @@ class HealthLoop:
         self._clock = clock
         self._control = control
         self._probing: set[str] = set()
-        self.leases_honoured_until: datetime = clock.now() + timedelta(seconds=control.lease_s)
 
     async def run_probes(self) -> None:
         """Probe for ever."""
         while True:
-            await self._guarded("Probing", self.round())
+            await self._guarded("Probing", self.round)
             await asyncio.sleep(self._control.health_interval_s)
 
     async def run_sweeps(self) -> None:
         """Sweep leases for ever."""
-        lease = timedelta(seconds=self._control.lease_s)
-        pause = min(lease / 4, timedelta(seconds=self._control.health_interval_s))
+        lease_s = self._control.lease_s
+        pause_s = min(lease_s / 4, self._control.health_interval_s)
         while True:
-            before = self._clock.now()
-            await asyncio.sleep(pause.total_seconds())
-            if (late := self._clock.now() - before - pause) > lease / 4:
-                _log.warning(
-                    "The backend stood still for %.0f s; leases get a full period", late.total_seconds()
-                )
-                self.leases_honoured_until = self._clock.now() + lease
-            await self._guarded("Sweeping leases", self.sweep())
+            before = self._clock.monotonic()
+            await asyncio.sleep(pause_s)
+            if (late_s := self._clock.monotonic() - before - pause_s) > lease_s / 4:
+                _log.warning("The backend stood still for %.0f s; leases get a full period", late_s)
+                self._operations.leases.honour_all()
+            await self._guarded("Sweeping leases", self.sweep)
 
-    async def _guarded(self, what: str, work: Awaitable[None], worker_id: str | None = None) -> None:
+    async def _guarded(
+        self, what: str, work: Callable[[], Awaitable[None]], worker_id: str | None = None
+    ) -> None:
         with about(worker_id=worker_id):
             try:
-                await work
+                await work()
             except Unavailable as error:
                 _log.warning("%s failed: %s", what, error)
             except Exception:  # the edge of a background job: the loop outlives everything
@@ -83,7 +82,9 @@ class HealthLoop:
 
     async def round(self) -> None:
         """One probe of every worker, all at once; then forget those that were away too long."""
-        probes = [self._guarded("A probe", self.probe(w.worker_id), w.worker_id) for w in self._registry]
+        probes = [
+            self._guarded("A probe", partial(self.probe, w.worker_id), w.worker_id) for w in self._registry
+        ]
         await asyncio.gather(*probes)
         for worker in self._registry.overdue():
             with about(worker_id=worker.worker_id):
@@ -161,20 +162,19 @@ class HealthLoop:
 
     async def sweep(self) -> None:
         """End the leases that nobody renewed."""
-        now = self._clock.now()
+        leases = self._operations.leases
         try:
             live = await self._operations.store.live()
         except Unavailable:
-            self.leases_honoured_until = now + timedelta(seconds=self._control.lease_s)
+            leases.honour_all()
             raise
-        if now < self.leases_honoured_until:
-            return
-        for operation in live:
-            assignment, end = operation.assignment, operation.lease_expires_at
-            if assignment is not None and end is not None and end <= now:
+        for operation in leases.ended(live):
+            assignment = operation.assignment
+            if assignment is not None:
                 with about(operation_id=operation.operation_id, worker_id=assignment.worker_id):
                     _log.warning("The lease of %s on %s ended", operation.operation_id, assignment.worker_id)
-                    await self._operations.apply(operation.operation_id, LeaseExpired(assignment))
+                    expired = LeaseExpired(assignment, operation.lease_expires_at)
+                    await self._operations.apply(operation.operation_id, expired)
 
     async def forget(self, worker_id: str, reason: str) -> None:
         """Remove a worker; what it held goes back to the queue."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.hub import Hub
 from ktrdr.backend.joblogs import JobLogs
+from ktrdr.backend.leases import Leases
 from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
@@ -37,7 +38,7 @@ from ktrdr.operations.model import (
     OperationType,
 )
 from ktrdr.operations.progress import Progress
-from ktrdr.operations.store import OperationQuery, OperationStore
+from ktrdr.operations.store import LONGEST_WAIT, OperationQuery, OperationStore
 from ktrdr.protocol.messages import DeliverRequest, OperationList, OperationView, ProgressView
 from ktrdr.protocol.specs import TrainingSpec
 from ktrdr.settings import ControlSettings
@@ -71,6 +72,7 @@ class OperationsService:
         self._hub = hub
         self._clock = clock
         self._control = control
+        self.leases = Leases(clock, control.lease_s)
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
@@ -85,6 +87,7 @@ class OperationsService:
         """
         with about(operation_id=operation_id):
             transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
+            self.leases.seen(transition.operation)
             self._follow(transition.operation, event)
             self.observe(transition)
             for command in transition.commands:
@@ -93,7 +96,7 @@ class OperationsService:
             return transition
 
     def lease_end(self) -> datetime:
-        """When a lease that is renewed now ends."""
+        """What a renewal of now writes into the ledger; see :class:`Leases` for what it is worth."""
         return self._clock.now() + timedelta(seconds=self._control.lease_s)
 
     def _follow(self, operation: Operation, event: Event) -> None:
@@ -230,7 +233,8 @@ class OperationsService:
     def _why_waiting(self, operation: Operation) -> str | None:
         if operation.status is not OperationStatus.PENDING:
             return None
-        if operation.not_before is not None and operation.not_before > self._clock.now():
+        now = self._clock.now()
+        if operation.not_before is not None and now < operation.not_before <= now + LONGEST_WAIT:
             return "workers refused it; it is tried again shortly"
         kind, gpu = WORKER_TYPE[operation.operation_type], bool(operation.requirements.get("require_gpu"))
         what = f"{kind.value} worker{' with a GPU' if gpu else ''}"

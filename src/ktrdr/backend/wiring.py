@@ -126,12 +126,13 @@ class Backend:
         for record in await self.store.workers():
             self.registry.put(record, verified=False)
         for operation in await self.store.live():
+            self.operations.leases.seen(operation)  # a full period from here on
             assignment = operation.assignment
             if assignment is None:
                 continue
             worker = self.registry.find(assignment.worker_id)
             if worker is None or worker.record.instance_id != assignment.instance_id:
-                continue  # its lease ends in one period, unless the worker registers and vouches for it
+                continue  # its lease ends, unless the worker registers and vouches for it
             self.registry.reserve(worker, operation.operation_id, assignment.attempt)
             if operation.status is OperationStatus.ASSIGNED:
                 # whether the worker heard of it is unknown; telling it again is harmless

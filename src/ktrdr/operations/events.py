@@ -92,9 +92,13 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class LeaseExpired:
-    """Nobody vouched for this attempt for a whole lease."""
+    """Nobody vouched for this attempt for a whole lease.
+
+    ``lease_expires_at`` is that of the operation which was looked at: if it changed, the lease was renewed meanwhile.
+    """
 
     assignment: Assignment
+    lease_expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
 from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
-from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore, absent
+from ktrdr.operations.store import LONGEST_WAIT, OperationPage, OperationQuery, OperationStore, absent
 
 __all__ = ["MemoryStore"]
 
@@ -79,7 +79,9 @@ class MemoryStore(OperationStore):
         return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
 
     async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        ready = (o for o in self._queue() if o.not_before is None or o.not_before <= now)
+        ready = (
+            o for o in self._queue() if o.not_before is None or not now < o.not_before <= now + LONGEST_WAIT
+        )
         return tuple(ready)[:limit]
 
     async def live(self) -> Sequence[Operation]:

@@ -160,7 +160,7 @@ def run(operation: Operation, event: Accepted | Progressed, moment: Moment) -> T
         operation,
         status=RUNNING,
         started_at=operation.started_at or moment.now,
-        lease_expires_at=_later(operation.lease_expires_at, event.lease_expires_at),
+        lease_expires_at=event.lease_expires_at,
         not_before=None,
         progress=_forward(operation.progress, event),
         story=story,
@@ -174,7 +174,7 @@ def vouch_cancelling(operation: Operation, event: Accepted | Progressed, moment:
     assert operation.assignment is not None
     moved = replace(
         operation,
-        lease_expires_at=_later(operation.lease_expires_at, event.lease_expires_at),
+        lease_expires_at=event.lease_expires_at,
         progress=_forward(operation.progress, event),
     )
     return Transition(moved, (CancelWorker(operation.operation_id, operation.assignment),))
@@ -233,7 +233,7 @@ def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Tr
 
 
 def expire(operation: Operation, event: LeaseExpired, moment: Moment) -> Transition:
-    if operation.lease_expires_at is not None and moment.now < operation.lease_expires_at:
+    if operation.lease_expires_at != event.lease_expires_at:
         return ignore(operation, event, moment.now)  # renewed while the expiry was on its way
     if operation.status is CANCELLING:
         return cancelled(operation, event, moment)
@@ -316,10 +316,6 @@ def cancelled(operation: Operation, event: Event, moment: Moment) -> Transition:
     if isinstance(event, Finished | Released | ChildDied):
         progress = _forward(progress, event)
     return end(operation, moment, CANCELLED, describe(event), stray, artifacts=kept, progress=progress)
-
-
-def _later(one: datetime | None, other: datetime) -> datetime:
-    return other if one is None else max(one, other)
 
 
 def _forward(

@@ -52,7 +52,7 @@ from ktrdr.operations.rows import (
     worker_from_row,
 )
 from ktrdr.operations.sqlite import LedgerFile
-from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore, absent
+from ktrdr.operations.store import LONGEST_WAIT, OperationPage, OperationQuery, OperationStore, absent
 from ktrdr.operations.tables import models, operations, specs, workers
 from ktrdr.operations.writer import GroupWriter
 
@@ -135,7 +135,7 @@ class SqlStore(OperationStore):
         return await self._read(partial(_page, query=query))
 
     async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        return await self._read(partial(_pending, now_us=to_microseconds(now), limit=limit))
+        return await self._read(partial(_pending, now=now, limit=limit))
 
     async def live(self) -> Sequence[Operation]:
         return await self._read(_live)
@@ -288,8 +288,13 @@ def _page(connection: Connection, *, query: OperationQuery) -> OperationPage:
     return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
 
 
-def _pending(connection: Connection, *, now_us: int, limit: int) -> Sequence[Operation]:
-    ready = or_(operations.c.not_before_us.is_(None), operations.c.not_before_us <= now_us)
+def _pending(connection: Connection, *, now: datetime, limit: int) -> Sequence[Operation]:
+    until, now_us, far_us = (
+        operations.c.not_before_us,
+        to_microseconds(now),
+        to_microseconds(now + LONGEST_WAIT),
+    )
+    ready = or_(until.is_(None), until <= now_us, until > far_us)
     query = select(operations).where(_in(OperationStatus.PENDING), ready)
     rows = connection.execute(query.order_by(*_DISPATCH_ORDER).limit(limit)).mappings()
     return tuple(operation_from_row(row) for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ktrdr.errors import NotFound
 from ktrdr.operations.events import Event
@@ -19,7 +19,11 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 
-__all__ = ["OperationPage", "OperationQuery", "OperationStore", "absent"]
+__all__ = ["LONGEST_WAIT", "OperationPage", "OperationQuery", "OperationStore", "absent"]
+
+LONGEST_WAIT = timedelta(
+    seconds=15
+)  # of an operation that workers refused: no ``not_before`` is further ahead
 
 
 def absent(operation_id: str) -> NotFound:
@@ -58,7 +62,8 @@ class OperationStore(ABC):
     - ``submit`` with an ``idempotency_key`` already seen returns the earlier operation if its spec digest is equal,
       and raises Conflict if it differs; a new id is used at most once.
     - A terminal operation never changes again, whatever is applied; only its story tells what was ignored.
-    - ``pending`` is in dispatch order: higher priority first, then older, and leaves out ``not_before`` in the future.
+    - ``pending`` is in dispatch order: higher priority first, then older, and leaves out ``not_before`` in the future;
+      one that is further ahead than ``LONGEST_WAIT`` was written before the clock was set back, and means nothing.
     - Equal specs are stored once. Stories are capped; nothing grows without bound per operation.
     - Methods may be called from one event loop; blocking work happens on a thread of the store's own.
     """

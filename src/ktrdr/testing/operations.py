@@ -90,7 +90,7 @@ def assigned_to(worker_id: str = "worker-1", now: datetime = T0, instance_id: st
 
 
 def an_event(kind: type, assignment: Assignment, now: datetime = T0, **changes: Any) -> Event:
-    """An event of any kind for ``assignment``; leases it renews run for ``LEASE`` from ``now``."""
+    """An event of any kind for ``assignment``; leases it renews run for ``LEASE`` from ``now``, the one that ended from ``T0``."""
     if kind is CancelRequested:
         return CancelRequested(**changes)
     if kind is Assigned:
@@ -102,7 +102,7 @@ def an_event(kind: type, assignment: Assignment, now: datetime = T0, **changes: 
         Unreachable: {"reason": "no answer"},
         Finished: {"outcome": an_outcome()},
         Released: {"checkpoint_digest": "c" * 64},
-        LeaseExpired: {},
+        LeaseExpired: {"lease_expires_at": T0 + LEASE},
         WorkerLost: {"reason": "restarted"},
         NotMine: {},
         ChildDied: {"detail": "signal 9"},

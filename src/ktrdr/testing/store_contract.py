@@ -12,7 +12,7 @@ from ktrdr.errors import Conflict, InvalidInput, InvalidTransition, NotFound
 from ktrdr.operations.events import Accepted, Assigned, CancelRequested, Finished, Progressed, Refused
 from ktrdr.operations.model import JobOutcome, NewOperation, Operation, OperationStatus, OperationType
 from ktrdr.operations.progress import Progress
-from ktrdr.operations.store import OperationQuery, OperationStore
+from ktrdr.operations.store import LONGEST_WAIT, OperationQuery, OperationStore
 from ktrdr.testing.operations import (
     LEASE,
     T0,
@@ -188,9 +188,13 @@ class OperationStoreContract:
         await store.submit(a_submission("op_a"), T0)
         assignment = (await store.apply("op_a", assigned_to(), T0)).operation.assignment
         assert assignment is not None
-        await store.apply("op_a", Refused(assignment, "busy", not_before=T0 + LEASE), T0)
-        assert await store.pending(T0 + LEASE - timedelta(microseconds=1), 10) == ()
-        assert [o.operation_id for o in await store.pending(T0 + LEASE, 10)] == ["op_a"]
+        until = T0 + LONGEST_WAIT
+        await store.apply("op_a", Refused(assignment, "busy", not_before=until), T0)
+        for waiting in (T0, until - timedelta(microseconds=1)):
+            assert await store.pending(waiting, 10) == ()
+        clock_set_back = T0 - timedelta(microseconds=1)
+        for ready in (until, T0 + timedelta(days=1), clock_set_back, T0 - timedelta(days=1)):
+            assert [o.operation_id for o in await store.pending(ready, 10)] == ["op_a"]
 
     async def test_live_is_whoever_a_worker_may_hold(self, store: OperationStore) -> None:
         await store.submit(a_submission("op_pending"), T0)

@@ -237,6 +237,43 @@ async def _time_passes(plane: ControlPlane, seconds: float) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+async def test_wall_clocks_that_jump_neither_end_a_lease_nor_keep_one(
+    plane: ControlPlane, jump_s: float
+) -> None:
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    for _ in range(4):
+        plane.clock.jump(jump_s)
+        plane.clock.advance(40.0)
+        await plane.probe()
+    assert (await plane.store.get(name)).failures == 0
+    plane.unplug(worker)
+    plane.clock.jump(jump_s)
+    plane.clock.advance(59.0)
+    await plane.backend.health.sweep()
+    assert str(await plane.status(name)) == "running"
+    plane.clock.advance(2.0)
+    await plane.backend.health.sweep()
+    assert str(await plane.status(name)) == "pending"
+
+
+async def test_a_clock_set_back_while_the_backend_was_away_keeps_no_lease(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path)
+    async with plane.running():
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+    plane.unplug(worker)
+    plane.clock.jump(-3600.0)
+    async with plane.running():
+        plane.clock.advance(61.0)
+        await plane.backend.health.sweep()
+        assert str(await plane.status(name)) == "pending"
+        assert len(plane.backend.operations.leases) == 0
+
+
 async def test_a_backend_that_stood_still_gives_leases_a_full_period(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, replace(STILL, health_interval_s=0.01, worker_removal_s=1e6))
     async with plane.running():
@@ -245,7 +282,7 @@ async def test_a_backend_that_stood_still_gives_leases_a_full_period(tmp_path: P
         await plane.until(name, "running")
         plane.unplug(worker)  # nothing renews the lease
         await asyncio.sleep(0.05)
-        plane.clock.advance(3600.0)  # suspended, or the clock was set
+        plane.clock.advance(3600.0)
         await _time_passes(plane, 50.0)
         assert str(await plane.status(name)) == "running"
         await _time_passes(plane, 30.0)

@@ -45,7 +45,7 @@ FIRST = Assignment("worker-1", "instance-1", 1)
 
 def pending_again() -> Operation:
     """Pending after attempt 1 was lost: the newest assignment is still on record."""
-    return step(operation_in(RUNNING), LeaseExpired(FIRST), LATER).operation
+    return step(operation_in(RUNNING), LeaseExpired(FIRST, T0 + LEASE), LATER).operation
 
 
 def in_status(status: OperationStatus) -> Operation:
@@ -199,9 +199,11 @@ def test_the_first_sign_of_life_starts_it() -> None:
     assert (operation.started_at, operation.lease_expires_at) == (T0 + LEASE / 2, LATER)
 
 
-def test_a_lease_is_never_shortened() -> None:
-    operation = step(operation_in(RUNNING), Progressed(FIRST, T0), T0).operation
-    assert operation.lease_expires_at == T0 + LEASE
+@pytest.mark.parametrize("status", [ASSIGNED, RUNNING, CANCELLING])
+def test_the_last_renewal_counts_although_the_clock_was_set_back(status: OperationStatus) -> None:
+    before = T0 - timedelta(hours=1)
+    operation = step(operation_in(status), Progressed(FIRST, before), before).operation
+    assert operation.lease_expires_at == before
 
 
 def test_progress_moves_forward_only() -> None:
@@ -375,10 +377,12 @@ def test_a_single_failure_can_be_the_maximum() -> None:
 
 @pytest.mark.parametrize("status", [ASSIGNED, RUNNING, CANCELLING])
 def test_an_expiry_that_was_overtaken_by_a_renewal_is_ignored(status: OperationStatus) -> None:
-    operation = operation_in(status)
-    just_before = T0 + LEASE - timedelta(microseconds=1)
-    assert step(operation, LeaseExpired(FIRST), just_before).outcome == "ignored"
-    assert step(operation, LeaseExpired(FIRST), T0 + LEASE).outcome == "changed"
+    looked_at = operation_in(status)
+    renewed = step(looked_at, Progressed(FIRST, LATER), LATER).operation
+    for now in (T0 - LEASE, T0, LATER + LEASE):  # what the clock says makes no difference
+        expiry = LeaseExpired(FIRST, looked_at.lease_expires_at)
+        assert step(renewed, expiry, now).outcome == "ignored"
+        assert step(looked_at, expiry, now).outcome == "changed"
 
 
 def test_out_of_memory_fails_at_once() -> None:

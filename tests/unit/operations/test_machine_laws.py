@@ -14,6 +14,7 @@ from ktrdr.operations.events import (
     ChildDied,
     Event,
     Finished,
+    LeaseExpired,
     Progressed,
     Released,
     WorkerLost,
@@ -44,6 +45,7 @@ def event_of(operation: Operation, choice: tuple, now: datetime) -> Event:
         Progressed: {"progress": Progress(done, 20)},
         Finished: {"outcome": an_outcome(end), "progress": Progress(done, 20) if flag else None},
         Released: {"progress": Progress(done, 20) if flag else None},
+        LeaseExpired: {"lease_expires_at": now if flag else operation.lease_expires_at},
         ChildDied: {"out_of_memory": flag, "progress": Progress(done, 20)},
     }
     return an_event(kind, assignment, now, **changes.get(kind, {}))
