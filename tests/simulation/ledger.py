@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, Protocol
@@ -242,6 +242,18 @@ class Connection(OperationStore):
 
     async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
         return await self._read(lambda: self._disk.models(strategy_name))
+
+    async def paused(self) -> Mapping[OperationType, datetime]:
+        self._process.check()
+        return await self._disk.paused()
+
+    async def set_paused(
+        self, types: Collection[OperationType], since: datetime | None
+    ) -> Mapping[OperationType, datetime]:
+        result: Mapping[OperationType, datetime] = await self._write(
+            "set paused", lambda: self._disk.set_paused(types, since), None
+        )
+        return result
 
     async def close(self) -> None:
         """The disk stays."""

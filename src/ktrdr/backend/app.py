@@ -11,7 +11,17 @@ from fastapi import APIRouter, FastAPI, Request
 from ktrdr.backend import problems
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.guards import Guard
-from ktrdr.backend.routes import artifacts, data, metrics, models, operations, starts, strategies, workers
+from ktrdr.backend.routes import (
+    artifacts,
+    data,
+    metrics,
+    models,
+    operations,
+    queue,
+    starts,
+    strategies,
+    workers,
+)
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
 
@@ -22,6 +32,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     workers.router,
     starts.router,
     operations.router,
+    queue.router,
     data.router,
     models.router,
     strategies.router,
@@ -66,7 +77,11 @@ def create_app(
 async def _health(request: Request) -> BackendHealth:
     """Whether the backend serves; the only route without a credential."""
     backend: Backend = request.app.state.backend
-    return BackendHealth(version=backend.config.version, workers=len(backend.registry))
+    return BackendHealth(
+        version=backend.config.version,
+        workers=len(backend.registry),
+        paused=sorted(backend.operations.pauses.known),
+    )
 
 
 def __getattr__(name: str) -> Any:

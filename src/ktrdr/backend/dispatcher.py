@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from pydantic import TypeAdapter
@@ -20,6 +20,7 @@ from ktrdr.operations.model import (
     JobOutcome,
     Operation,
     OperationStatus,
+    OperationType,
     WorkerType,
 )
 from ktrdr.operations.store import LONGEST_WAIT
@@ -75,6 +76,11 @@ class Dispatcher:
         """Something may be dispatched now."""
         self._woken.set()
 
+    @property
+    def paused(self) -> Collection[OperationType]:
+        """Of these types nothing is dispatched, as far as is known."""
+        return self._operations.pauses.known
+
     def refusals_of(self, operation_id: str) -> int:
         """How often workers in a row refused this operation, as far as this process knows."""
         return self._refusals.get(operation_id, 0)
@@ -100,6 +106,7 @@ class Dispatcher:
     async def dispatch_pending(self) -> None:
         """One pass over the queue, in its order, as far as free workers reach."""
         limit = _FIRST_LOOK
+        await self._operations.pauses.read()
         while self._free():
             pending = await self._operations.store.pending(self._clock.now(), limit)
             for operation in pending:
@@ -109,7 +116,10 @@ class Dispatcher:
             limit *= 4
 
     def _free(self) -> set[WorkerType]:
-        return {kind for kind in WorkerType if self._registry.select(kind) is not None}
+        """Types of workers that could take work now: one is free, and not all that it does is paused."""
+        paused = self._operations.pauses.known
+        kinds = {kind for operation_type, kind in WORKER_TYPE.items() if operation_type not in paused}
+        return {kind for kind in kinds if self._registry.select(kind) is not None}
 
     async def _starved(self, seen: Sequence[Operation]) -> bool:
         """Whether further back in the queue there is work for a worker that is still free."""
@@ -118,10 +128,12 @@ class Dispatcher:
         return any(
             WORKER_TYPE[kind] in free and count > sum(o.operation_type is kind for o in seen)
             for (kind, status), count in counts.items()
-            if status is OperationStatus.PENDING
+            if status is OperationStatus.PENDING and kind not in self._operations.pauses.known
         )
 
     async def _try(self, operation: Operation) -> None:
+        if operation.operation_type in self._operations.pauses.known:
+            return
         kind = WORKER_TYPE[operation.operation_type]
         wants = operation.requirements
         worker = self._registry.select(

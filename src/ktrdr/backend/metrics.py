@@ -7,7 +7,7 @@ statuses and the ids of registered workers; no operation has series of its own.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -91,10 +91,12 @@ class BackendMetrics:
                 took = operation.completed_at - operation.started_at
                 self._duration.labels(kind, operation.status.value).observe(took.total_seconds())
 
-    def render(self, workers: WorkerRegistry, counts: _Counts) -> bytes:
+    def render(self, workers: WorkerRegistry, counts: _Counts, paused: Collection[OperationType]) -> bytes:
         """Everything in Prometheus' text format, of this moment."""
         scrape = CollectorRegistry(auto_describe=False)
-        scrape.register(_Snapshot([*self._backend(), *_operations(counts), *_workers(workers)]))
+        scrape.register(
+            _Snapshot([*self._backend(), *_operations(counts), *_pauses(paused), *_workers(workers)])
+        )
         for metric in (self._finished, self._dispatch, self._duration):
             scrape.register(metric)
         ProcessCollector(registry=scrape)  # CPU, memory and descriptors of the backend itself
@@ -125,6 +127,15 @@ def _operations(counts: _Counts) -> Iterator[Metric]:
     for kind in OperationType:
         for status in OperationStatus:
             family.add_metric((kind.value, status.value), counts.get((kind, status), 0))
+    yield family
+
+
+def _pauses(paused: Collection[OperationType]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        "ktrdr_queue_paused", "1 if nothing of the type is dispatched, else 0.", labels=("operation_type",)
+    )
+    for kind in OperationType:
+        family.add_metric((kind.value,), float(kind in paused))
     yield family
 
 

@@ -10,6 +10,7 @@ from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.hub import Hub
 from ktrdr.backend.joblogs import JobLogs
 from ktrdr.backend.leases import Leases
+from ktrdr.backend.pauses import Pauses
 from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
@@ -73,6 +74,7 @@ class OperationsService:
         self._clock = clock
         self._control = control
         self.leases = Leases(clock, control.lease_s)
+        self.pauses = Pauses(store, clock)
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
@@ -214,6 +216,7 @@ class OperationsService:
         queue_position = None
         if operation.status is OperationStatus.PENDING:
             queue_position = await self.store.queue_position(operation_id)
+            await self.pauses.read()
         view = operation_view(operation, queue_position, self._why_waiting(operation))
         if operation.status in (OperationStatus.RUNNING, OperationStatus.CANCELLING):
             view = view.model_copy(update={"progress": await self.progress.read(operation)})
@@ -222,6 +225,8 @@ class OperationsService:
     async def page(self, query: OperationQuery) -> OperationList:
         """A page, with the progress that is known without asking workers."""
         page = await self.store.page(query)
+        if any(operation.status is OperationStatus.PENDING for operation in page.operations):
+            await self.pauses.read()
         views = []
         for operation in page.operations:
             view = operation_view(operation, None, self._why_waiting(operation))
@@ -233,6 +238,8 @@ class OperationsService:
     def _why_waiting(self, operation: Operation) -> str | None:
         if operation.status is not OperationStatus.PENDING:
             return None
+        if operation.operation_type in self.pauses.known:
+            return f"{operation.operation_type} operations are paused; ktrdr operations unpause lets them go"
         now = self._clock.now()
         if operation.not_before is not None and now < operation.not_before <= now + LONGEST_WAIT:
             return "workers refused it; it is tried again shortly"

@@ -167,6 +167,11 @@ class ServiceOrchestrator(ABC, Generic[R]):
             raise NoWorkers(_NO_WORKERS[kind])
         if gpu and not registry.usable(kind, gpu=True):
             raise NoWorkers(_NO_GPU)
+        if reject and self.operation_type in self._use.dispatcher.paused:
+            raise Unavailable(
+                f"{self.operation_type.value.capitalize()} operations are paused, and the request asked not to wait.",
+                5.0,
+            )
         if reject and registry.select(kind, require_gpu=gpu) is None:
             raise Unavailable(f"Every {kind.value} worker is busy, and the request asked not to wait.", 5.0)
 

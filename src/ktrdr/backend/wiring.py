@@ -123,6 +123,7 @@ class Backend:
         """Clear what an earlier process left half-written, read the ledger, take up what runs, start the loops."""
         await asyncio.to_thread(self._tidy)
         await self.logs.tidy(self.store)
+        await self.operations.pauses.read()
         for record in await self.store.workers():
             self.registry.put(record, verified=False)
         for operation in await self.store.live():

@@ -34,8 +34,9 @@ _COMMANDS = {
     "operations": (
         "operations",
         "operations",
-        "Operations: list, show, watch, cancel, retry, results, metrics, logs, delete.",
+        "Operations: list, show, watch, cancel, pause, unpause, retry, results, metrics, logs, delete.",
     ),
+    "status": ("status", "status", "The fleet at a glance: the queue, operations and workers."),
     "workers": ("workers", "workers", "Workers: list, drain, undrain, forget."),
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),
     "backend": ("backend", "backend", "The backend alone: start."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from ktrdr.errors import NotFound
@@ -36,6 +36,7 @@ class MemoryStore(OperationStore):
         self._specs: dict[str, bytes] = {}
         self._workers: dict[str, WorkerRecord] = {}
         self._models: dict[str, ModelRecord] = {}
+        self._paused: dict[OperationType, datetime] = {}
 
     async def submit(self, new: NewOperation, now: datetime) -> Operation:
         operation = new_operation(new, now)
@@ -126,6 +127,19 @@ class MemoryStore(OperationStore):
     async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
         found = [m for m in self._models.values() if strategy_name in (None, m.strategy_name)]
         return tuple(sorted(found, key=lambda m: (m.created_at, m.model_id), reverse=True))
+
+    async def paused(self) -> Mapping[OperationType, datetime]:
+        return dict(self._paused)
+
+    async def set_paused(
+        self, types: Collection[OperationType], since: datetime | None
+    ) -> Mapping[OperationType, datetime]:
+        for kind in types:
+            if since is None:
+                self._paused.pop(kind, None)
+            else:
+                self._paused.setdefault(kind, since)
+        return await self.paused()
 
     async def close(self) -> None:
         """Nothing to release."""

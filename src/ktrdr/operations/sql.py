@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -40,6 +40,7 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
+from ktrdr.operations.pauses import read_pauses, write_pauses
 from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer
 from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
@@ -189,6 +190,14 @@ class SqlStore(OperationStore):
             return tuple(model_from_row(row) for row in connection.execute(query).mappings())
 
         return await self._read(work)
+
+    async def paused(self) -> Mapping[OperationType, datetime]:
+        return await self._read(read_pauses)
+
+    async def set_paused(
+        self, types: Collection[OperationType], since: datetime | None
+    ) -> Mapping[OperationType, datetime]:
+        return await self._write(partial(write_pauses, types=types, since=since))
 
     async def close(self) -> None:
         """Finish what was handed in, then close the file. Idempotent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -114,6 +114,16 @@ class OperationStore(ABC):
     @abstractmethod
     async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
         """Newest first."""
+
+    @abstractmethod
+    async def paused(self) -> Mapping[OperationType, datetime]:
+        """The types of which nothing shall be dispatched, and since when; ``pending`` does not heed them."""
+
+    @abstractmethod
+    async def set_paused(
+        self, types: Collection[OperationType], since: datetime | None
+    ) -> Mapping[OperationType, datetime]:
+        """Pause types, or with None let them go; what is paused already keeps its moment. Returns all that are."""
 
     @abstractmethod
     async def close(self) -> None: ...

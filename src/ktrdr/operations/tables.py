@@ -26,9 +26,9 @@ from sqlalchemy.types import TypeEngine
 
 from ktrdr.operations.model import OperationStatus
 
-__all__ = ["SCHEMA", "metadata", "models", "operations", "specs", "workers"]
+__all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "workers"]
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration."""
 
 metadata = MetaData()
@@ -116,6 +116,13 @@ models = Table(
     Column("symbols", Words(), nullable=False),
     Column("timeframes", Words(), nullable=False),
     Column("metrics", Words(), nullable=False),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("operation_type", Words(32), primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
 )
 
 _PAGE = (operations.c.created_us, operations.c.operation_id)

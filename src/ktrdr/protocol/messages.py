@@ -320,3 +320,4 @@ class BackendHealth(Message):
     status: Literal["healthy"] = "healthy"
     version: str
     workers: int = Field(description="workers registered")
+    paused: list[OperationType] = Field(default=[], description="of these nothing is dispatched")

@@ -1,4 +1,4 @@
-"""Messages about many operations at once."""
+"""Messages about many operations at once: cancelling them, and the queue with its switch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from ktrdr.operations.model import OperationType
+from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.protocol.messages import Message
 
-__all__ = ["CancelOperations", "OperationsCancelled"]
+__all__ = ["CancelOperations", "OperationsCancelled", "PausedType", "QueueChange", "QueueView"]
 
 Unended = Literal["pending", "assigned", "running"]
 
@@ -32,3 +32,23 @@ class OperationsCancelled(Message):
     cancelling: int
     more: bool
     before: AwareDatetime
+
+
+class QueueChange(Message):
+    """What to pause or to dispatch again; without a type all of it."""
+
+    operation_type: OperationType | None = None
+
+
+class PausedType(Message):
+    """Nothing of this type is dispatched."""
+
+    operation_type: OperationType
+    since: AwareDatetime
+
+
+class QueueView(Message):
+    """The queue: what is paused, and the operations in the ledger counted by type and status."""
+
+    paused: list[PausedType]
+    operations: dict[OperationType, dict[OperationStatus, int]]

@@ -337,3 +337,22 @@ class OperationStoreContract:
             assert assigned.operation.assignment is not None
             await store.apply(operation_id, Finished(assigned.operation.assignment, outcome), T0, model=made)
             assert len(await store.models()) == (0 if cancelled else 1)
+
+    # --- pauses ---------------------------------------------------------------------------------------------------
+
+    async def test_types_are_paused_and_let_go(self, store: OperationStore) -> None:
+        backtesting, training = OperationType.BACKTESTING, OperationType.TRAINING
+        assert await store.paused() == {}
+        assert await store.set_paused([training], T0) == {training: T0}
+        later = T0 + timedelta(microseconds=1)
+        assert await store.set_paused([backtesting, training], later) == {training: T0, backtesting: later}
+        assert await store.paused() == {training: T0, backtesting: later}
+        assert await store.set_paused([training], None) == {backtesting: later}
+        assert await store.set_paused([training], None) == {backtesting: later}
+        assert await store.set_paused([], None) == {backtesting: later}
+
+    async def test_a_pause_hides_nothing(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_a"), T0)
+        await store.set_paused(list(OperationType), T0)
+        assert [o.operation_id for o in await store.pending(T0, 10)] == ["op_a"]
+        assert await store.queue_position("op_a") == 1

@@ -31,6 +31,7 @@ from ktrdr.cli.doctor import (
     check_python,
 )
 from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.tables import SCHEMA
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ async def test_the_ledger_is_read_and_left_alone(tmp_path: Path) -> None:
     assert check_database(tmp_path, None).detail.endswith("is made at the first start")
     store = SqlStore(tmp_path / "ktrdr.db")
     in_use = check_database(tmp_path, None)
-    assert (in_use.status, "schema 0001, 0 operations" in in_use.detail) == ("ok", True)
+    assert (in_use.status, f"schema {SCHEMA}, 0 operations" in in_use.detail) == ("ok", True)
     assert await store.workers() == ()  # the owner goes on
     await store.close()
     before = _contents(tmp_path)

@@ -14,6 +14,7 @@ from ktrdr.cli.follow import follow
 from ktrdr.cli.joblog import follow_log
 from ktrdr.cli.options import a_name, a_name_or_none, api_command
 from ktrdr.cli.output import Output, day_and_time, figure, write_file
+from ktrdr.cli.overview import told_paused
 from ktrdr.cli.statistics import print_statistics, print_summary
 from ktrdr.errors import Conflict, InvalidInput
 
@@ -25,7 +26,7 @@ _STATUSES = ["pending", "assigned", "running", "cancelling", "completed", "faile
 
 @click.group()
 def operations() -> None:
-    """Operations: list, show, watch, cancel, retry, results, metrics, logs, delete."""
+    """Operations: list, show, watch, cancel, pause, unpause, retry, results, metrics, logs, delete."""
 
 
 @operations.command("list")
@@ -48,6 +49,10 @@ def list_(status: str | None, operation_type: str | None, limit: int, api: Api, 
     spare = ("type", "created (UTC)", *(() if any(o["error"] for o in found) else ("error",)), "worker")
     empty = "No operations match." if status or operation_type else "No operations yet."
     out.table({"operations": found}, columns, rows, empty=empty, spare=spare)
+    if not out.as_json and any(o["status"] == "pending" for o in found):
+        paused = api.get("/queue")["paused"]
+        if paused:
+            out.note(told_paused(paused))
 
 
 @operations.command("show")
@@ -127,6 +132,29 @@ def cancel_operation(api: Api, out: Output, operation_id: str) -> None:
     if answer["status"] in ("completed", "failed"):
         raise Conflict(f"Operation {operation_id} is {answer['status']} already; nothing was cancelled.")
     out.result(answer, f"{operation_id} is {answer['status']}.")
+
+
+_TYPE = click.option(
+    "--type", "operation_type", type=click.Choice(["backtesting", "training"]), help="Only these."
+)
+
+
+@operations.command("pause")
+@_TYPE
+@api_command
+def pause(operation_type: str | None, api: Api, out: Output) -> None:
+    """Dispatch nothing more until 'unpause', whatever restarts; what runs goes on, and what is submitted waits."""
+    answer = api.post("/queue/pause", {"operation_type": operation_type})
+    out.result(answer, told_paused(answer["paused"]))
+
+
+@operations.command("unpause")
+@_TYPE
+@api_command
+def unpause(operation_type: str | None, api: Api, out: Output) -> None:
+    """Dispatch again."""
+    answer = api.post("/queue/unpause", {"operation_type": operation_type})
+    out.result(answer, told_paused(answer["paused"]))
 
 
 @operations.command("retry")

@@ -1,0 +1,70 @@
+"""The fleet at a glance: what is told of the queue, operations and workers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ktrdr.cli.app import run
+from support.scripted_backend import Said, scripted
+
+PAUSED = [{"operation_type": "training", "since": "2026-01-31T14:05:00Z"}]
+QUEUE = {
+    "paused": PAUSED,
+    "operations": {"training": {"failed": 2, "pending": 1200}, "backtesting": {}},
+}
+WORKERS = {
+    "total_workers": 2,
+    "by_status": {"draining": 1, "available": 1},
+    "by_type": {"training": 2},
+    "workers": [
+        {"id": "t1", "type": "training", "status": "draining", "current_operation": "op_1"},
+        {"id": "t2", "type": "training", "status": "available", "current_operation": None},
+    ],
+}
+TOLD = """\
+queue       Paused: training since 2026-01-31 14:05 UTC. 'ktrdr operations unpause' lets them go.
+operations  backtesting: none
+operations  training: 1,200 pending, 2 failed
+workers     1 available, 1 draining
+            t1 is draining, holds op_1
+"""
+
+
+def answer(_method: str, path: str) -> Said:
+    if path.startswith("/api/v1/operations"):
+        operation: dict[str, Any] = {
+            "operation_id": "op_1", "operation_type": "training", "status": "pending", "worker_id": None,
+            "progress": {"percentage": 0.0}, "created_at": "2026-01-31T14:05:00Z", "error": None,
+        }  # fmt: skip
+        return Said({"operations": [operation], "total": 1, "next_cursor": None})
+    return Said(WORKERS if path == "/api/v1/metrics/workers" else QUEUE)
+
+
+def test_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted(answer) as backend:
+        assert run(["status", "--api-url", backend.url]) == 0
+        assert capsys.readouterr().out == TOLD
+        assert run(["status", "--json", "--api-url", backend.url]) == 0
+        assert json.loads(capsys.readouterr().out) == {"queue": QUEUE, "workers": WORKERS}
+
+
+def test_a_list_with_waiting_operations_says_that_they_are_paused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with scripted(answer) as backend:
+        assert run(["operations", "list", "--api-url", backend.url]) == 0
+    assert "Paused: training since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["--type", "training"], "Paused: training"), ([], "The queue is open.")]
+)
+def test_pause_and_unpause(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "pause" if arguments else "unpause"
+    with scripted(lambda *_: Said(QUEUE if arguments else QUEUE | {"paused": []})) as backend:
+        assert run(["operations", command, *arguments, "--api-url", backend.url]) == 0
+        assert backend.asked == [("POST", f"/api/v1/queue/{command}")]
+    assert told in capsys.readouterr().out
