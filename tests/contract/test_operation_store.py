@@ -56,4 +56,4 @@ class TestSqlStoreOnPostgres(OperationStoreContract):
         store = SqlStore(postgres.url(database))
         yield store
         await store.close()
-        postgres.execute(database, "TRUNCATE specs, operations, workers, models, pauses")
+        postgres.execute(database, "TRUNCATE specs, operations, tallies, workers, models, pauses")

@@ -33,10 +33,11 @@ class Postgres:
     """A server of its own; ``stop`` and ``start`` are its machine going down and coming back.
 
     PostgreSQL refuses to run as root, so a root's server runs as the user ``postgres`` or ``nobody``. Nothing is
-    flushed to disk (``fsync=off``): it is thrown away.
+    flushed to disk (``fsync=off``), because it is thrown away, unless it is ``durable``: for measurements.
     """
 
-    def __init__(self, folder: Path, bin_folder: Path) -> None:
+    def __init__(self, folder: Path, bin_folder: Path, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         self.data = folder / "data"
         self.port = 0
         self._folder, self._bin, self._made = folder, bin_folder, 0
@@ -53,7 +54,7 @@ class Postgres:
             return
         for attempt in range(1, _ATTEMPTS + 1):
             port = self.port or _free_port()
-            options = f"-p {port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+            options = f"-p {port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync={self._fsync}"
             try:
                 self._run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", str(self.log), "-o", options)
             except AssertionError:
@@ -127,12 +128,12 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_postgres(bin_folder: Path) -> Iterator[Postgres]:
+def running_postgres(bin_folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
     """A started server that is stopped and removed at the end."""
     # not below pytest's folders: those of root are closed to the server's user, and a socket's path is short
     folder = Path(tempfile.mkdtemp(prefix="ktrdr-pg-"))
     try:
-        server = Postgres(folder, bin_folder)
+        server = Postgres(folder, bin_folder, durable=durable)
         try:
             server.start()
             yield server

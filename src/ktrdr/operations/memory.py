@@ -19,7 +19,14 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
 from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
-from ktrdr.operations.store import LONGEST_WAIT, OperationPage, OperationQuery, OperationStore, absent
+from ktrdr.operations.store import (
+    COUNTED,
+    LONGEST_WAIT,
+    OperationPage,
+    OperationQuery,
+    OperationStore,
+    absent,
+)
 
 __all__ = ["MemoryStore"]
 
@@ -72,7 +79,7 @@ class MemoryStore(OperationStore):
         limit = checked_limit(query.limit)
         found = [operation for operation in self._operations.values() if _matches(operation, query)]
         found.sort(key=place_of, reverse=True)
-        total = len(found)
+        total = len(found) if query.worker_id is None else min(len(found), COUNTED)
         if query.cursor is not None:
             after = decode_cursor(query.cursor)
             found = [operation for operation in found if place_of(operation) < after]
@@ -91,7 +98,7 @@ class MemoryStore(OperationStore):
     async def queue_position(self, operation_id: str) -> int | None:
         operation = self._find(operation_id)
         queue = [o.operation_id for o in self._queue() if o.operation_type is operation.operation_type]
-        return queue.index(operation_id) + 1 if operation_id in queue else None
+        return min(queue.index(operation_id), COUNTED) + 1 if operation_id in queue else None
 
     async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
         return dict(Counter((o.operation_type, o.status) for o in self._operations.values()))

@@ -9,28 +9,15 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    delete,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    tuple_,
-    union_all,
-    update,
-)
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import NotFound, Unavailable
+from ktrdr.operations import queries
 from ktrdr.operations.events import Event
 from ktrdr.operations.machine import Transition, new_operation, step
-from ktrdr.operations.microseconds import to_microseconds
 from ktrdr.operations.model import (
     ModelRecord,
     NewOperation,
@@ -39,7 +26,6 @@ from ktrdr.operations.model import (
     OperationType,
     WorkerRecord,
 )
-from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
 from ktrdr.operations.pauses import read_pauses, write_pauses
 from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer
@@ -53,18 +39,15 @@ from ktrdr.operations.rows import (
     worker_from_row,
 )
 from ktrdr.operations.sqlite import LedgerFile
-from ktrdr.operations.store import LONGEST_WAIT, OperationPage, OperationQuery, OperationStore, absent
+from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
 from ktrdr.operations.tables import models, operations, specs, workers
+from ktrdr.operations.tally import Tally
 from ktrdr.operations.writer import GroupWriter
 
 __all__ = ["SqlStore"]
 
 T = TypeVar("T")
-_LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _READERS = 2
-_place = tuple_(operations.c.created_us, operations.c.operation_id)
-_OLDEST_FIRST = (operations.c.created_us, operations.c.operation_id)
-_DISPATCH_ORDER = (operations.c.priority.desc(), *_OLDEST_FIRST)
 
 
 class SqlStore(OperationStore):
@@ -127,25 +110,25 @@ class SqlStore(OperationStore):
         return await self._write(work)
 
     async def get(self, operation_id: str) -> Operation:
-        return await self._read(partial(_find, operation_id=operation_id))
+        return await self._read(partial(queries.find, operation_id=operation_id))
 
     async def spec(self, digest: str) -> bytes:
-        return await self._read(partial(_spec, digest=digest))
+        return await self._read(partial(queries.spec, digest=digest))
 
     async def page(self, query: OperationQuery) -> OperationPage:
-        return await self._read(partial(_page, query=query))
+        return await self._read(partial(queries.page, query=query))
 
     async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        return await self._read(partial(_pending, now=now, limit=limit))
+        return await self._read(partial(queries.pending, now=now, limit=limit))
 
     async def live(self) -> Sequence[Operation]:
-        return await self._read(_live)
+        return await self._read(queries.live)
 
     async def queue_position(self, operation_id: str) -> int | None:
-        return await self._read(partial(_queue_position, operation_id=operation_id))
+        return await self._read(partial(queries.queue_position, operation_id=operation_id))
 
     async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
-        return await self._read(_counts)
+        return await self._read(queries.counts)
 
     async def delete(self, operation_id: str) -> None:
         await self._write(partial(_delete, operation_id=operation_id))
@@ -226,19 +209,6 @@ class SqlStore(OperationStore):
             raise self._ledger.translate(error) from None
 
 
-def _in(status: OperationStatus) -> ColumnElement[bool]:
-    """``status = 'x'`` with the value in the SQL text: a plan made for any status could not use a partial index."""
-    return operations.c.status == literal(status.value, literal_execute=True)
-
-
-def _find(connection: Connection, *, operation_id: str, lock: bool = False) -> Operation:
-    query = select(operations).where(operations.c.operation_id == operation_id)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
-    if row is None:
-        raise absent(operation_id)
-    return operation_from_row(row)
-
-
 def _submit(connection: Connection, *, new: NewOperation, now: datetime) -> Operation:
     operation = new_operation(new, now)
     if new.idempotency_key is not None:
@@ -253,16 +223,22 @@ def _submit(connection: Connection, *, new: NewOperation, now: datetime) -> Oper
     if connection.scalar(select(specs.c.digest).where(specs.c.digest == digest)) is None:
         connection.execute(insert(specs), {"digest": digest, "content": new.spec})
     connection.execute(insert(operations), row_of_operation(operation))
+    tally = Tally()
+    tally.add(operation)
+    tally.write(connection)
     return operation
 
 
 def _apply(
     connection: Connection, *, operation_id: str, event: Event, now: datetime, max_failures: int
 ) -> Transition:
-    before = _find(connection, operation_id=operation_id, lock=True)
+    before = queries.find(connection, operation_id, lock=True)
     transition = step(before, event, now, max_failures=max_failures)
     row = row_of_operation(transition.operation)
     connection.execute(update(operations).where(operations.c.operation_id == operation_id).values(row))
+    tally = Tally()
+    tally.move(before, transition.operation)
+    tally.write(connection)
     return transition
 
 
@@ -271,71 +247,8 @@ def _save_model(connection: Connection, model: ModelRecord) -> None:
     connection.execute(insert(models), row_of_model(model))
 
 
-def _spec(connection: Connection, *, digest: str) -> bytes:
-    content = connection.scalar(select(specs.c.content).where(specs.c.digest == digest))
-    if content is None:
-        raise NotFound("job specification", digest)
-    return bytes(content)
-
-
-def _page(connection: Connection, *, query: OperationQuery) -> OperationPage:
-    limit = checked_limit(query.limit)
-    wanted: list[ColumnElement[bool]] = []
-    if query.statuses:
-        wanted.append(or_(*(_in(status) for status in query.statuses)))
-    if query.operation_type is not None:
-        wanted.append(operations.c.operation_type == query.operation_type.value)
-    if query.worker_id is not None:
-        wanted.append(operations.c.worker_id == query.worker_id)
-    total = connection.scalar(select(func.count()).select_from(operations).where(and_(True, *wanted))) or 0
-    if query.cursor is not None:
-        wanted.append(_place < decode_cursor(query.cursor))
-    rows = select(operations).where(and_(True, *wanted))
-    rows = rows.order_by(*(column.desc() for column in _OLDEST_FIRST)).limit(limit + 1)
-    found = [operation_from_row(row) for row in connection.execute(rows).mappings()]
-    shown = tuple(found[:limit])
-    return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
-
-
-def _pending(connection: Connection, *, now: datetime, limit: int) -> Sequence[Operation]:
-    until, now_us, far_us = (
-        operations.c.not_before_us,
-        to_microseconds(now),
-        to_microseconds(now + LONGEST_WAIT),
-    )
-    ready = or_(until.is_(None), until <= now_us, until > far_us)
-    query = select(operations).where(_in(OperationStatus.PENDING), ready)
-    rows = connection.execute(query.order_by(*_DISPATCH_ORDER).limit(limit)).mappings()
-    return tuple(operation_from_row(row) for row in rows)
-
-
-def _live(connection: Connection) -> Sequence[Operation]:
-    query = union_all(*(select(operations).where(_in(status)) for status in _LIVE))  # each by its own index
-    found = [operation_from_row(row) for row in connection.execute(query).mappings()]
-    return tuple(sorted(found, key=place_of))
-
-
-def _queue_position(connection: Connection, *, operation_id: str) -> int | None:
-    operation = _find(connection, operation_id=operation_id)
-    if operation.status is not OperationStatus.PENDING:
-        return None
-    before = or_(
-        operations.c.priority > operation.priority,
-        and_(operations.c.priority == operation.priority, _place < place_of(operation)),
-    )
-    mine = operations.c.operation_type == operation.operation_type.value
-    query = select(func.count()).select_from(operations).where(_in(OperationStatus.PENDING), mine, before)
-    return int(connection.scalar(query) or 0) + 1
-
-
-def _counts(connection: Connection) -> dict[tuple[OperationType, OperationStatus], int]:
-    columns = operations.c.operation_type, operations.c.status
-    rows: Any = connection.execute(select(*columns, func.count()).group_by(*columns))
-    return {(OperationType(kind), OperationStatus(status)): count for kind, status, count in rows}
-
-
 def _delete(connection: Connection, *, operation_id: str) -> None:
-    operation = _find(connection, operation_id=operation_id, lock=True)
+    operation = queries.find(connection, operation_id, lock=True)
     if not operation.status.terminal:
         raise not_terminal(operation_id, operation.status)
     connection.execute(delete(operations).where(operations.c.operation_id == operation_id))
@@ -343,3 +256,6 @@ def _delete(connection: Connection, *, operation_id: str) -> None:
     used = select(operations.c.operation_id).where(operations.c.spec_digest == digest).limit(1)
     if connection.scalar(used) is None:
         connection.execute(delete(specs).where(specs.c.digest == digest))
+    tally = Tally()
+    tally.remove(operation)
+    tally.write(connection)

@@ -19,11 +19,13 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 
-__all__ = ["LONGEST_WAIT", "OperationPage", "OperationQuery", "OperationStore", "absent"]
+__all__ = ["COUNTED", "LONGEST_WAIT", "OperationPage", "OperationQuery", "OperationStore", "absent"]
 
 LONGEST_WAIT = timedelta(
     seconds=15
 )  # of an operation that workers refused: no ``not_before`` is further ahead
+COUNTED = 10_000
+"""How far is counted where no count is kept: what one worker had, and who is ahead in a queue."""
 
 
 def absent(operation_id: str) -> NotFound:
@@ -44,7 +46,10 @@ class OperationQuery:
 
 @dataclass(frozen=True, slots=True)
 class OperationPage:
-    """One page, the number of all that match, and where the next page starts (None at the end)."""
+    """One page, the number of all that match, and where the next page starts (None at the end).
+
+    ``total`` is exact; of one worker's operations ``COUNTED`` are counted at most.
+    """
 
     operations: tuple[Operation, ...]
     total: int
@@ -93,10 +98,12 @@ class OperationStore(ABC):
 
     @abstractmethod
     async def queue_position(self, operation_id: str) -> int | None:
-        """1 for the next of its type to be dispatched; None if it is not pending."""
+        """1 for the next of its type to be dispatched, at most ``COUNTED`` + 1; None if it is not pending."""
 
     @abstractmethod
-    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]: ...
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
+        """Exact at every moment, and cheap however many there are."""
+
     @abstractmethod
     async def delete(self, operation_id: str) -> None:
         """Forget a terminal operation; Conflict if it is not terminal, NotFound if absent."""

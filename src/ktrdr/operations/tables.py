@@ -26,9 +26,9 @@ from sqlalchemy.types import TypeEngine
 
 from ktrdr.operations.model import OperationStatus
 
-__all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "workers"]
+__all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "tallies", "workers"]
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration."""
 
 metadata = MetaData()
@@ -91,6 +91,15 @@ operations = Table(
     Column("summary", Words()),
     Column("artifacts", Words(), nullable=False),
     Column("story", Words(), nullable=False),
+    Column("compacted", Integer, nullable=False, server_default="0"),  # 1: the story is one line
+)
+
+tallies = Table(  # how many operations there are; changed with them, because counting a million rows is slow
+    "tallies",
+    metadata,
+    Column("operation_type", Words(32), primary_key=True),
+    Column("status", Words(16), primary_key=True),
+    Column("count", BigInteger, nullable=False),
 )
 
 workers = Table(
@@ -126,21 +135,35 @@ pauses = Table(
 )
 
 _PAGE = (operations.c.created_us, operations.c.operation_id)
-_QUEUE = (operations.c.operation_type, operations.c.priority, *_PAGE)
+_ended = text("completed_us IS NOT NULL")
+_waiting = text("status = 'pending'")
 
 Index("ix_operations_newest", *_PAGE)
-Index("ix_operations_counts", operations.c.operation_type, operations.c.status)
 Index("ix_operations_worker", operations.c.worker_id, *_PAGE)
 Index("ix_operations_spec", operations.c.spec_digest)
 Index("ux_operations_key", operations.c.idempotency_key, unique=True)
+Index(
+    "ix_operations_queue",  # dispatch order
+    operations.c.operation_type,
+    operations.c.priority.desc(),
+    *_PAGE,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
+Index(
+    "ix_operations_ended",  # what retention looks for
+    operations.c.compacted,
+    operations.c.completed_us,
+    sqlite_where=_ended,
+    postgresql_where=_ended,
+)
 Index("ix_models_strategy", models.c.strategy_name, models.c.created_us)
 for _status in OperationStatus:
-    _only = text(
-        f"status = '{_status}'"
-    )  # one partial index per status: the few live rows stay cheap to find
-    Index(
+    _only = text(f"status = '{_status}'")
+    Index(  # one partial index per status: the few live rows stay cheap to find, and pages of a type and status too
         f"ix_operations_{_status}",
-        *(_QUEUE if _status is OperationStatus.PENDING else _PAGE),
+        operations.c.operation_type,
+        *_PAGE,
         sqlite_where=_only,
         postgresql_where=_only,
     )

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
 
 from ktrdr.errors import Conflict, InvalidInput, InvalidTransition, NotFound
 from ktrdr.operations.events import Accepted, Assigned, CancelRequested, Finished, Progressed, Refused
-from ktrdr.operations.model import JobOutcome, NewOperation, Operation, OperationStatus, OperationType
+from ktrdr.operations.machine import EVENTS
+from ktrdr.operations.model import (
+    Assignment,
+    JobOutcome,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+)
 from ktrdr.operations.progress import Progress
 from ktrdr.operations.store import LONGEST_WAIT, OperationQuery, OperationStore
 from ktrdr.testing.operations import (
@@ -267,6 +278,44 @@ class OperationStoreContract:
             (OperationType.BACKTESTING, PENDING): 2,
             (OperationType.TRAINING, COMPLETED): 1,
         }
+
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_totals_are_exact_whatever_happened(self, store: OperationStore, seed: int) -> None:
+        random = Random(seed)  # noqa: S311 - to be repeatable
+        names = [f"op_{number}" for number in range(12)]
+        news = [
+            a_submission(
+                name, operation_type=random.choice(list(OperationType)), idempotency_key=f"k{number % 9}"
+            )
+            for number, name in enumerate(names)
+        ]
+        changes: list[Coroutine[Any, Any, object]] = [store.submit(new, T0) for new in news]
+        for turn in range(6):
+            outcomes = await asyncio.gather(*changes, return_exceptions=True)
+            expected = (Conflict, InvalidTransition, NotFound)
+            assert all(isinstance(o, expected) for o in outcomes if isinstance(o, BaseException))
+            seen = (await store.page(OperationQuery(limit=100))).operations
+            assert await store.counts() == Counter((o.operation_type, o.status) for o in seen)
+            for status in OperationStatus:
+                page = await store.page(OperationQuery(statuses=(status,), limit=100))
+                assert page.total == len(page.operations) == sum(o.status is status for o in seen)
+            for kind in OperationType:
+                page = await store.page(OperationQuery(operation_type=kind, limit=2))
+                assert page.total == sum(o.operation_type is kind for o in seen)
+            changes = [self.something(store, random, o, T0 + turn * SECOND) for o in seen for _ in range(2)]
+            random.shuffle(changes)
+        for change in changes:
+            change.close()
+
+    @staticmethod
+    def something(
+        store: OperationStore, random: Random, operation: Operation, now: datetime
+    ) -> Coroutine[Any, Any, object]:
+        """Any event at all, or a deletion."""
+        if random.random() < 0.1:
+            return store.delete(operation.operation_id)
+        assignment = operation.assignment or Assignment("worker-1", "instance-1", 1)
+        return store.apply(operation.operation_id, an_event(random.choice(EVENTS), assignment, now), now)
 
     # --- deleting -------------------------------------------------------------------------------------------------
 

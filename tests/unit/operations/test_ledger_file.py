@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, inspect, text
+from sqlalchemy import URL, Connection, create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
-from ktrdr.operations.model import OperationStatus
+from ktrdr.operations.events import CancelRequested
+from ktrdr.operations.model import OperationStatus, OperationType
+from ktrdr.operations.paging import encode_cursor
 from ktrdr.operations.place import ledger_place, shown
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.sqlite import LedgerFile, driver, journal_for
 from ktrdr.operations.store import OperationQuery
 from ktrdr.operations.tables import SCHEMA, metadata, operations
 from ktrdr.testing.operations import T0, a_submission
+
+PENDING, FAILED = OperationStatus.PENDING, OperationStatus.FAILED
 
 
 @pytest.fixture
@@ -303,33 +308,83 @@ async def test_a_ledger_survives_reopening(path: Path) -> None:
     await again.close()
 
 
+def _pages(**query: Any) -> Callable[[SqlStore], Awaitable[object]]:
+    return lambda store: store.page(OperationQuery(cursor=encode_cursor((5, "op")), **query))
+
+
 @pytest.mark.parametrize(
-    ("method", "index"),
+    ("question", "indexes"),
     [
-        ("pending", "ix_operations_pending"),
-        ("live", "ix_operations_running"),
-        ("page", "ix_operations_failed"),
+        pytest.param(lambda store: store.pending(T0, 10), {"queue"}, id="pending"),
+        pytest.param(lambda store: store.live(), {"assigned", "running", "cancelling"}, id="live"),
+        pytest.param(_pages(statuses=(FAILED,)), {"failed"}, id="page of a status"),
+        pytest.param(_pages(statuses=(FAILED, PENDING)), {"failed", "pending"}, id="page of two"),
+        pytest.param(_pages(operation_type=OperationType.TRAINING), {*OperationStatus}, id="page of a type"),
+        pytest.param(_pages(worker_id="w"), {"worker"}, id="page of a worker"),
+        pytest.param(_pages(), {"newest"}, id="page"),
+        pytest.param(lambda store: store.queue_position("op_1"), {"queue"}, id="queue position"),
     ],
 )
-async def test_the_common_questions_use_their_index(path: Path, method: str, index: str) -> None:
-    """SQLite's own plan for the statements as they are really sent."""
-    from sqlalchemy import event
-
+async def test_no_question_walks_what_it_does_not_show(
+    path: Path, question: Callable[[SqlStore], Awaitable[object]], indexes: set[str]
+) -> None:
+    """SQLite's own plan for the statements as they are really sent: searches of the indexes named, nothing sorted but
+    the few that the searches found."""
     store = SqlStore(path)
+    await store.submit(a_submission(), T0)
     sent: list[tuple[str, object]] = []
     engine = store._ledger.reader
     event.listen(engine, "before_cursor_execute", lambda *a: sent.append((a[2], a[3])))
-    questions = {
-        "pending": lambda: store.pending(T0, 10),
-        "live": store.live,
-        "page": lambda: store.page(OperationQuery(statuses=(OperationStatus.FAILED,))),
-    }
-    await questions[method]()
-    statement, parameters = sent[-1]
+    await question(store)
+    asked = [(statement, values) for statement, values in sent if "operations" in statement]
+    plan: list[str] = []
     with engine.begin() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+        for statement, values in asked:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            plan += [row[-1] for row in rows if "operations" in row[-1]]
     await store.close()
-    steps = [row[-1] for row in plan if "operations" in row[-1]]
-    assert any(index in step for step in steps), steps
-    statuses = tuple(f"ix_operations_{status}" for status in OperationStatus)
-    assert all(step.endswith(statuses) or "(" in step for step in steps), "only partial indexes are walked"
+    by_id = "USING INDEX sqlite_autoindex_operations_1 (operation_id=?)"
+    searched = [step for step in plan if by_id not in step]
+    few = tuple(
+        f"SCAN operations USING INDEX ix_operations_{s}" for s in ("assigned", "running", "cancelling")
+    )
+    assert all(step.startswith(("SEARCH operations USING ", *few)) for step in searched), plan
+    assert {step.split("ix_operations_")[1].split()[0] for step in searched} == indexes
+
+
+async def test_an_older_ledger_is_migrated_with_its_counts(path: Path) -> None:
+    """As version 0002 wrote it: everything is there afterwards, and counted."""
+    store = SqlStore(path)
+    for number in range(3):
+        await store.submit(a_submission(f"op_{number}"), T0)
+    await store.apply("op_0", CancelRequested(), T0)
+    before = await store.page(OperationQuery())
+    with store._ledger.writer.begin() as connection:
+        downgrade(connection)
+    await store.close()
+    assert "tallies" not in tables_of(path)
+    again = SqlStore(path)
+    assert await again.page(OperationQuery()) == before
+    assert await again.counts() == {
+        (OperationType.BACKTESTING, PENDING): 2,
+        (OperationType.BACKTESTING, OperationStatus.CANCELLED): 1,
+    }
+    await again.close()
+    engine = create_engine(f"sqlite:///{path.with_name('model.db')}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert set(schema_of(path)) == set(schema_of(path.with_name("model.db")))
+
+
+def downgrade(connection: Connection) -> None:
+    """Back to schema 0002, by hand; migrations only go forward."""
+    for index in (*OperationStatus, "queue", "ended"):
+        connection.execute(text(f"DROP INDEX ix_operations_{index}"))
+    connection.execute(text("DROP TABLE tallies"))
+    connection.execute(text("ALTER TABLE operations DROP COLUMN compacted"))
+    connection.execute(text("CREATE INDEX ix_operations_counts ON operations (operation_type, status)"))
+    for status in OperationStatus:
+        connection.execute(
+            text(f"CREATE INDEX ix_operations_{status} ON operations (created_us) WHERE status = '{status}'")
+        )
+    connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
