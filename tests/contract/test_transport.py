@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -144,6 +146,27 @@ async def _serve_raw(answer: bytes) -> tuple[asyncio.Server, str]:
     return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@asynccontextmanager
+async def _counting_server(number: int, counted: Counter[int], requests: int = 100) -> AsyncIterator[str]:
+    """Answers so many requests on each connection, counts connections, and says it when it was asked to close."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        counted[number] += 1
+        with suppress(asyncio.IncompleteReadError):
+            for _ in range(requests):
+                head = await reader.readuntil(b"\r\n\r\n")
+                close = b"connection: close" in head.lower()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n")
+                writer.write(b"connection: close\r\n\r\n" if close else b"\r\n")
+                if close:
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 class TestAiohttp:
     async def test_a_connection_that_breaks_off_leaves_the_outcome_unknown(self) -> None:
         server, url = await _serve_raw(b"")
@@ -180,6 +203,25 @@ class TestAiohttp:
             answer = await transport.request("GET", url.replace("127.0.0.1", "localhost"))
         assert answer == Answer(200, answer.headers, b"")
         await transport.close()
+
+    async def test_connections_are_kept_for_the_hosts_there_is_room_for(self) -> None:
+        counted: Counter[int] = Counter()
+        async with _counting_server(0, counted) as first, _counting_server(1, counted) as second:
+            transport = AiohttpTransport(kept_hosts=1)
+            for url in (first, second) * 3:
+                assert (await transport.request("GET", url)).ok
+            await transport.close()
+        assert counted == {0: 1, 1: 3}, "the second host's connection is closed after each request"
+
+    async def test_a_kept_connection_that_the_peer_closed_is_replaced(self) -> None:
+        counted: Counter[int] = Counter()
+        transport = AiohttpTransport()
+        async with _counting_server(0, counted, requests=1) as url:
+            for _ in range(3):
+                assert (await transport.request("GET", url)).ok
+                await asyncio.sleep(0.05)
+        await transport.close()
+        assert counted == {0: 3}
 
     @pytest.mark.parametrize("url", ["", "not a url", "http://"])
     async def test_what_is_no_url_is_refused(self, url: str) -> None:

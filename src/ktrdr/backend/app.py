@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -51,9 +52,11 @@ def create_app(
         services = backend or Backend(config, parts)
         await services.start()
         app.state.backend = services
+        watch = asyncio.create_task(services.metrics.loop.run())
         try:
             yield
         finally:
+            watch.cancel()
             await services.stop()
 
     app = FastAPI(

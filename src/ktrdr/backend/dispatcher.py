@@ -232,7 +232,7 @@ class Dispatcher:
             # 409: the worker has seen a later attempt than ours; whether it counts, the ledger knows
             worker = self._registry.find(assignment.worker_id)
             if worker is not None:
-                worker.busy_with = worker.busy_with or "an operation of its own"
+                self._registry.refused(worker)
             await self._refused(operation_id, assignment, detail)
             self._needs_probe(assignment.worker_id)
             return True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from math import ceil
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
@@ -18,13 +19,21 @@ from ktrdr.operations.model import Assignment
 from ktrdr.protocol.messages import HealthView
 from ktrdr.settings import ControlSettings
 
-__all__ = ["HealthLoop"]
+__all__ = ["HealthLoop", "probe_groups"]
 
 _log = logging.getLogger("ktrdr.backend")
+_AT_ONCE = 32  # probes that set out in one moment: some milliseconds of work
+_TICK_S = 0.02
+_SPREAD = 0.8  # of the interval, over which the probes of a large fleet set out
+_LEAST_PAUSE = 0.1  # of the interval, between two rounds
 
 
 class HealthLoop:
-    """Probes all workers at once every ``health_interval_s`` and sweeps leases a few times per lease.
+    """Probes all workers every ``health_interval_s`` and sweeps leases a few times per lease.
+
+    A few dozen probes set out at once. Those of a large fleet set out in groups that are spread over the interval,
+    so that neither the backend nor its network sees ten thousand requests in one moment; nobody waits for an answer
+    before the next group.
 
     Laws
     ----
@@ -52,10 +61,13 @@ class HealthLoop:
         self._probing: set[str] = set()
 
     async def run_probes(self) -> None:
-        """Probe for ever."""
+        """Probe for ever; a round begins one interval after the one before, or soon after that one's end."""
+        interval_s = self._control.health_interval_s
         while True:
+            began = self._clock.monotonic()
             await self._guarded("Probing", self.round)
-            await asyncio.sleep(self._control.health_interval_s)
+            spent_s = self._clock.monotonic() - began
+            await asyncio.sleep(max(interval_s - spent_s, interval_s * _LEAST_PAUSE))
 
     async def run_sweeps(self) -> None:
         """Sweep leases for ever."""
@@ -81,11 +93,16 @@ class HealthLoop:
                 _log.exception("%s failed; going on", what)
 
     async def round(self) -> None:
-        """One probe of every worker, all at once; then forget those that were away too long."""
-        probes = [
-            self._guarded("A probe", partial(self.probe, w.worker_id), w.worker_id) for w in self._registry
-        ]
-        await asyncio.gather(*probes)
+        """One probe of every worker; then forget those that were away too long."""
+        workers = [worker.worker_id for worker in self._registry]
+        groups, pause_s = probe_groups(workers, self._control.health_interval_s)
+        async with asyncio.TaskGroup() as probes:
+            for number, group in enumerate(groups):
+                if number:
+                    await asyncio.sleep(pause_s)
+                for worker_id in group:
+                    probe = partial(self.probe, worker_id)
+                    probes.create_task(self._guarded("A probe", probe, worker_id))
         for worker in self._registry.overdue():
             with about(worker_id=worker.worker_id):
                 _log.warning("Worker %s was unreachable for too long and is forgotten", worker.worker_id)
@@ -134,7 +151,7 @@ class HealthLoop:
             other = "another worker" if view.worker_id != record.worker_id else "a new incarnation of it"
             self._failed(worker, f"At {record.endpoint_url} answers {other} that has not registered yet.")
             return
-        was_away = worker.failures > 0 or not worker.verified
+        was_free = self._registry.is_free(worker)
         fresh = self._registry.heard(worker, view, revision)
         if view.current_operation is not None and view.current_attempt is not None:
             progress = None if view.progress is None else view.progress.told()
@@ -144,7 +161,7 @@ class HealthLoop:
             self._operations.logs.noticed(worker, view)
         if fresh and accepted is not None and view.current_operation != accepted[0]:
             await self._missing(worker, *accepted)
-        if was_away or view.worker_status == "idle":
+        if not was_free and self._registry.is_free(worker):
             self._operations.wake()
 
     async def _missing(self, worker: WorkerEndpoint, operation_id: str, attempt: int) -> None:
@@ -192,3 +209,10 @@ class HealthLoop:
                 and assignment.instance_id != but_instance
             ):
                 await self._operations.apply(operation.operation_id, WorkerLost(assignment, reason))
+
+
+def probe_groups(workers: Sequence[str], interval_s: float) -> tuple[list[Sequence[str]], float]:
+    """The workers in groups that are probed together, and the pause between two groups."""
+    moments = max(1, int(interval_s * _SPREAD / _TICK_S))
+    size = max(_AT_ONCE, ceil(len(workers) / moments))
+    return [workers[first : first + size] for first in range(0, len(workers), size)], _TICK_S

@@ -19,6 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from ktrdr.backend.looplag import LoopWatch
 from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import TERMINAL, OperationStatus, OperationType, WorkerType
@@ -71,6 +72,7 @@ class BackendMetrics:
                 self._finished.labels(kind.value, status.value)
                 self._duration.labels(kind.value, status.value)
         self._unaccepted: set[str] = set()
+        self.loop = LoopWatch()
 
     def observe(self, transition: Transition) -> None:
         """Take note of a change in the ledger; what was ignored there is ignored here."""
@@ -95,7 +97,15 @@ class BackendMetrics:
         """Everything in Prometheus' text format, of this moment."""
         scrape = CollectorRegistry(auto_describe=False)
         scrape.register(
-            _Snapshot([*self._backend(), *_operations(counts), *_pauses(paused), *_workers(workers)])
+            _Snapshot(
+                [
+                    *self._backend(),
+                    *self.loop.collect(),
+                    *_operations(counts),
+                    *_pauses(paused),
+                    *_workers(workers),
+                ]
+            )
         )
         for metric in (self._finished, self._dispatch, self._duration):
             scrape.register(metric)

@@ -245,13 +245,12 @@ class OperationsService:
             return "workers refused it; it is tried again shortly"
         kind, gpu = WORKER_TYPE[operation.operation_type], bool(operation.requirements.get("require_gpu"))
         what = f"{kind.value} worker{' with a GPU' if gpu else ''}"
-        workers = self._registry.usable(kind, gpu=gpu)
-        if not workers:
+        if not self._registry.usable(kind, gpu=gpu):
             return f"no {what} is registered and healthy"
-        held_by = {worker.current_operation_id for worker in workers}
-        if operation.operation_id in held_by or self._registry.select(kind, require_gpu=gpu) is not None:
+        held = self._registry.holds(operation.operation_id)
+        if held or self._registry.select(kind, require_gpu=gpu) is not None:
             return None  # it is about to be assigned
-        if None in held_by:
+        if self._registry.idle(kind, gpu=gpu):
             return f"no free {what} has answered its last probe"
         return f"every {what} is busy"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from ktrdr.backend.turns import Standing, Turns
 from ktrdr.clock import Clock
 from ktrdr.errors import NotFound
 from ktrdr.operations.model import Assignment, OperationType, WorkerRecord, WorkerType
@@ -68,6 +69,8 @@ class WorkerEndpoint:
         0  # counts reservations, releases and reports: an answer to an older question is not believed
     )
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    number: int = 0  # in the order of registration
+    standing: Standing | None = None  # as the index knows it
 
     @property
     def worker_id(self) -> str:
@@ -90,6 +93,7 @@ class WorkerRegistry:
     - A worker is reserved for at most one (operation, attempt); ``select`` never returns a reserved one.
     - ``health_failures`` failed contacts in a row make a worker temporarily_unavailable; one good contact undoes it.
     - Of the workers that fit, the least recently selected is chosen; for training GPU workers come first.
+    - Choosing costs the same among ten thousand workers as among ten: an index follows every change (``_settle``).
     """
 
     def __init__(self, clock: Clock, control: ControlSettings, version: str) -> None:
@@ -97,7 +101,8 @@ class WorkerRegistry:
         self._control = control
         self._version = version
         self._workers: dict[str, WorkerEndpoint] = {}
-        self._turn = 0
+        self._turn = self._number = 0
+        self._turns = Turns()
 
     def __iter__(self) -> Iterator[WorkerEndpoint]:
         return iter(list(self._workers.values()))
@@ -131,18 +136,41 @@ class WorkerRegistry:
             new.revision = old.revision + 1
             if old.record.instance_id == record.instance_id:
                 new.reserved_for, new.accepted, new.busy_with = old.reserved_for, old.accepted, old.busy_with
+            new.number = old.number
+            self._turns.note(old, None)
+        else:
+            self._number += 1
+            new.number = self._number
         self._workers[record.worker_id] = new
+        self._settle(new)
         return new
 
     def remove(self, worker_id: str) -> None:
         """Forget a worker."""
-        self._workers.pop(worker_id, None)
+        worker = self._workers.pop(worker_id, None)
+        if worker is not None:
+            self._turns.note(worker, None)
 
     def set_draining(self, worker_id: str, draining: bool) -> WorkerRecord:
         """Set or clear the mark; returns the changed record for the ledger."""
         worker = self.get(worker_id)
         worker.record = replace(worker.record, draining=draining)
+        self._settle(worker)
         return worker.record
+
+    def _settle(self, worker: WorkerEndpoint) -> None:
+        """Bring the index in line with the worker; at the end of whatever changes one."""
+        if self._workers.get(worker.worker_id) is worker:
+            status = self.status(worker)
+            free = status == "available" and worker.verified and worker.failures == 0
+            standing = Standing(
+                worker.record.worker_type,
+                worker.gpu,
+                usable=worker.serves and status in ("available", "busy"),
+                free=worker.serves and free,
+                holds=worker.current_operation_id,
+            )
+            self._turns.note(worker, standing)
 
     # --- status -------------------------------------------------------------------------------------------------
 
@@ -154,16 +182,21 @@ class WorkerRegistry:
             return "draining"
         return "busy" if worker.current_operation_id is not None else "available"
 
-    def usable(self, worker_type: WorkerType, *, gpu: bool = False) -> list[WorkerEndpoint]:
-        """Workers that take or will take work of this type, busy ones included."""
-        return [
-            w
-            for w in self._workers.values()
-            if w.record.worker_type == worker_type
-            and w.serves
-            and (w.gpu or not gpu)
-            and self.status(w) in ("available", "busy")
-        ]
+    def usable(self, worker_type: WorkerType, *, gpu: bool = False) -> int:
+        """How many workers take or will take work of this type, busy ones included."""
+        return self._turns.usable(worker_type, gpu=gpu)
+
+    def idle(self, worker_type: WorkerType, *, gpu: bool = False) -> int:
+        """How many of the usable ones run nothing, though they may not be free to be chosen yet."""
+        return self._turns.idle(worker_type, gpu=gpu)
+
+    def is_free(self, worker: WorkerEndpoint) -> bool:
+        """Whether the worker may be chosen now."""
+        return worker.standing is not None and worker.standing.free
+
+    def holds(self, operation_id: str) -> bool:
+        """Whether some worker runs the operation or is reserved for it."""
+        return self._turns.holds(operation_id)
 
     def select(
         self,
@@ -178,16 +211,13 @@ class WorkerRegistry:
         A worker whose last contact failed, or that was not probed since the backend started, is passed over.
         ``rather_not`` is chosen only if it is the only one.
         """
-        free = [
-            w
-            for w in self.usable(worker_type, gpu=require_gpu)
-            if self.status(w) == "available" and w.verified and w.failures == 0
-        ]
-        return min(
-            free,
-            key=lambda w: (w.worker_id == rather_not, prefer_gpu and not w.gpu, w.turn),
-            default=None,
-        )
+        groups = [(True,)] if require_gpu else [(True,), (False,)] if prefer_gpu else [(True, False)]
+        for but in dict.fromkeys((rather_not, None)):
+            for gpus in groups:
+                found = self._turns.first(worker_type, gpus, but)
+                if found is not None:
+                    return self._workers[found.worker_id]
+        return None
 
     # --- reservations -------------------------------------------------------------------------------------------
 
@@ -215,6 +245,7 @@ class WorkerRegistry:
         worker.accepted = accepted
         worker.busy_with = None
         worker.revision += 1
+        self._settle(worker)
 
     def release(self, worker_id: str | None, operation_id: str, attempt: int) -> None:
         """Free the worker if it is reserved for exactly this attempt."""
@@ -222,6 +253,7 @@ class WorkerRegistry:
         if worker is not None and worker.reserved_for == (operation_id, attempt):
             worker.reserved_for, worker.accepted = None, False
             worker.revision += 1
+            self._settle(worker)
 
     # --- contacts -----------------------------------------------------------------------------------------------
 
@@ -232,6 +264,12 @@ class WorkerRegistry:
         worker.last_health_check = self._clock.now()
         if worker.failing_since is None:
             worker.failing_since = self._clock.monotonic()
+        self._settle(worker)
+
+    def refused(self, worker: WorkerEndpoint) -> None:
+        """The worker took no work: it runs something, until a probe says what."""
+        worker.busy_with = worker.busy_with or "an operation of its own"
+        self._settle(worker)
 
     def heard(self, worker: WorkerEndpoint, view: HealthView, revision: int) -> bool:
         """A good probe that was asked when the worker's revision was ``revision``.
@@ -244,12 +282,13 @@ class WorkerRegistry:
         worker.last_health_check = worker.last_healthy_at = now
         worker.health = view
         worker.drains_itself = view.worker_status == "draining"
-        if revision != worker.revision:
-            return False
-        worker.busy_with = None
-        if view.worker_status == "busy" and worker.reserved_for is None:
-            worker.busy_with = view.current_operation or "an operation of its own"
-        return True
+        believed = revision == worker.revision
+        if believed:
+            worker.busy_with = None
+            if view.worker_status == "busy" and worker.reserved_for is None:
+                worker.busy_with = view.current_operation or "an operation of its own"
+        self._settle(worker)
+        return believed
 
     def reported(self, worker: WorkerEndpoint, worker_status: str, *, delivered: bool) -> None:
         """The worker pushed a change of its state."""
@@ -257,6 +296,7 @@ class WorkerRegistry:
         worker.drains_itself = worker_status == "draining"
         if delivered or worker_status == "idle":
             worker.busy_with = None
+        self._settle(worker)
 
     def overdue(self) -> list[WorkerEndpoint]:
         """Workers unreachable for so long that they are to be forgotten."""

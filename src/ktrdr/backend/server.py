@@ -13,6 +13,7 @@ import uvicorn
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.wiring import Backend, Parts
+from ktrdr.descriptors import raise_descriptor_limit
 from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings, configure
 from ktrdr.protocol.serving import PatientProtocol
@@ -118,6 +119,7 @@ def run_backend(
     config = config or BackendConfig.from_environment(host)
     owned = sock or listen(host, port)
     configure(_log_settings(config, log_level), libraries="WARNING")
+    raise_descriptor_limit()  # a connection is kept to every worker
     backend = Backend(config, parts)
     settings = uvicorn.Config(
         create_app(config, backend=backend),

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json as jsonlib
+import resource
 import socket
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
 
@@ -27,7 +32,8 @@ AsgiApp = Callable[
     Awaitable[None],
 ]
 _MAX_ANSWER_BYTES = 1 << 20
-_KEEPALIVE_S = 3.0  # below uvicorn's 5 s, so that a pooled connection is rarely one the peer just closed
+_KEEPALIVE_S = 25.0  # below our servers' 30 s, so that a pooled connection is rarely one the peer just closed
+_REMEMBERED_HOSTS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +128,22 @@ class _Resolver(AbstractResolver):
 class AiohttpTransport:
     """HTTP with a connection pool, bound to the running loop at first use.
 
+    Making a connection costs more than a probe on one that is there, so they are kept until the next round, as far as
+    descriptors allow: of ``kept_hosts`` hosts, those that came first; the others' connections are closed after use.
+
     Parameters
     ----------
     networks
         If given, connections are made only to addresses inside these networks.
+    kept_hosts
+        None: half of what the process may open (its soft limit) at the first request.
     """
 
-    def __init__(self, networks: Sequence[Network] | None = None) -> None:
+    def __init__(self, networks: Sequence[Network] | None = None, *, kept_hosts: int | None = None) -> None:
         self._networks = networks
         self._session: aiohttp.ClientSession | None = None
+        self._kept = _KeptHosts(kept_hosts)
+        self._allowed = lru_cache(_REMEMBERED_HOSTS)(self._host_allowed)
 
     async def request(
         self,
@@ -141,13 +154,17 @@ class AiohttpTransport:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 10.0,
     ) -> Answer:
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=timeout_s)
-        host = urlsplit(url).hostname or ""
-        if self._networks is not None and _is_address(host) and not address_allowed(host, self._networks):
+        try:
+            target = URL(url)
+        except ValueError:
+            raise InvalidInput(f"'{url}' is not an http(s) URL.") from None
+        if not self._allowed(target.host or ""):
             raise ServerUnreachable(f"{url} lies outside the allowed networks.")
+        if not self._kept.keeps(target.authority):
+            headers = {**(headers or {}), "connection": "close"}
         try:
             async with self._pool().request(
-                method, url, json=json, headers=headers, timeout=timeout, allow_redirects=False
+                method, target, json=json, headers=headers, timeout=_timeout(timeout_s), allow_redirects=False
             ) as response:
                 body = await _read_capped(response, url)
                 return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
@@ -159,6 +176,10 @@ class AiohttpTransport:
             raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.") from error
         except (aiohttp.ClientError, OSError) as error:
             raise NoAnswer(f"{url} broke off the connection: {_reason(error)}.") from error
+
+    def _host_allowed(self, host: str) -> bool:
+        """Whether an address may be connected to; names are judged when they are resolved."""
+        return self._networks is None or not _is_address(host) or address_allowed(host, self._networks)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -174,6 +195,36 @@ class AiohttpTransport:
                 connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
+
+
+class _KeptHosts:
+    """The hosts whose connections are kept, and since when they were not used; at most ``limit``."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._used: OrderedDict[str, float] = OrderedDict()
+
+    def keeps(self, host: str) -> bool:
+        """Note a request to the host; whether its connection may stay open."""
+        now = time.monotonic()
+        if host not in self._used and len(self._used) >= self._room():
+            oldest, used_at = next(iter(self._used.items()), ("", now))
+            if now - used_at < _KEEPALIVE_S:
+                return False
+            del self._used[oldest]
+        self._used[host] = now
+        self._used.move_to_end(host)
+        return True
+
+    def _room(self) -> int:
+        if self._limit is None:
+            self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        return self._limit
+
+
+@lru_cache(64)
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=seconds)
 
 
 async def _read_capped(response: aiohttp.ClientResponse, url: str) -> bytes:

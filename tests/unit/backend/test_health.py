@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr.backend.health import probe_groups
 from ktrdr.errors import NotFound, Unavailable
 from ktrdr.operations.events import Accepted, Event, Progressed
 from ktrdr.operations.machine import Transition
@@ -515,3 +516,26 @@ async def test_a_start_whose_outcome_could_not_be_written_is_told_again(tmp_path
         store.leaves_at, store.away = None, False
         await plane.until(name, "running")
         assert [start.attempt for start in worker.starts] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "interval_s", "largest"),
+    [(0, 10.0, 0), (32, 10.0, 32), (1_000, 10.0, 32), (40_000, 10.0, 100)],
+)
+def test_probes_of_a_large_fleet_are_spread_over_the_interval(
+    workers: int, interval_s: float, largest: int
+) -> None:
+    names = [str(number) for number in range(workers)]
+    groups, pause_s = probe_groups(names, interval_s)
+    assert [name for group in groups for name in group] == names
+    assert max((len(group) for group in groups), default=0) == largest
+    assert (len(groups) - 1) * pause_s <= 0.8 * interval_s
+
+
+async def test_an_idle_fleet_wakes_the_dispatcher_once_a_round(plane: ControlPlane) -> None:
+    for number in range(5):
+        await plane.join(f"w{number}")
+    woken: list[None] = []
+    plane.backend.operations.wake = lambda: woken.append(None)
+    await plane.probe()
+    assert len(woken) == 1

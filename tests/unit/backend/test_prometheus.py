@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.looplag import LoopWatch
 from ktrdr.backend.metrics import CONTENT_TYPE
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.transports import AsgiTransport
@@ -63,7 +65,7 @@ async def test_workers_by_type_and_status(plane: ControlPlane) -> None:
 async def test_both_paths_say_the_same(plane: ControlPlane) -> None:
     await plane.join("b1")
     root, below = await _scrape(plane), await _scrape(plane, "/api/v1/metrics/prometheus")
-    changing = "process_"
+    changing = ("process_", "ktrdr_event_loop_")  # they move between two scrapes
     assert {k: v for k, v in root.items() if not k[0].startswith(changing)} == {
         k: v for k, v in below.items() if not k[0].startswith(changing)
     }
@@ -162,3 +164,31 @@ async def test_a_token_is_needed_where_other_routes_need_one(plane: ControlPlane
     ):
         headers = {"authorization": word} if word else {}
         assert (await transport.request("GET", BACKEND + path, headers=headers)).status == status
+
+
+async def test_the_event_loops_lag_and_what_is_under_way(plane: ControlPlane) -> None:
+    samples = await _scrape(plane)
+    async with asyncio.timeout(30):
+        while not _value(samples, "ktrdr_event_loop_lag_seconds_count"):
+            await asyncio.sleep(0.05)
+            samples = await _scrape(plane)
+    assert (_value(samples, "ktrdr_event_loop_tasks") or 0) >= 5  # three loops, the watch, this test
+    assert _value(samples, "ktrdr_event_loop_lag_max_seconds") is not None
+
+
+async def test_the_largest_lag_is_remembered_for_a_minute() -> None:
+    watch = LoopWatch()
+
+    def worst() -> float:
+        families = {family.name: family for family in watch.collect()}
+        return float(families["ktrdr_event_loop_lag_max_seconds"].samples[0].value)
+
+    watch.note(100.0, 0.3)
+    watch.note(104.9, 0.1)
+    assert worst() == 0.3
+    for second in range(105, 155, 5):
+        watch.note(float(second), 0.01)
+    assert worst() == 0.3
+    watch.note(155.0, 0.02)
+    watch.note(160.0, 0.0)
+    assert worst() == 0.02
