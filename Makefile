@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 SEEDS ?= 1,2,6
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e sim coverage-report bench quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-api sim coverage-report bench quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ test-integration: $(VENV)/.ready-dev ## real processes and real HTTP over loopba
 
 test-e2e: $(VENV)/.ready-dev ## a user's commands from end to end
 	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup tests/e2e
+
+test-api: $(VENV)/.ready-dev ## thousands of requests made from the OpenAPI document, and the API against its model; SEED=1
+	@KTRDR_API_EXAMPLES=60 KTRDR_API_MACHINES=300 KTRDR_API_STEPS=60 KTRDR_API_SEED=$(or $(SEED),1) KTRDR_API_SHRINK=1 \
+		$(PYTEST) -q -o timeout=3000 tests/integration/test_api_schema.py tests/unit/backend/test_api_machine.py
 
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,2,6 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))

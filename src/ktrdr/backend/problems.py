@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from ktrdr import errors
 from ktrdr.errors import InvalidInput, KtrdrError, Unavailable
@@ -148,8 +149,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
     detail = error.detail
     if error.status_code == 404 and detail == "Not Found":
         detail = f"There is no route {request.url.path}. The routes are listed at /docs."
+    headers = error.headers
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods_of(request)) or (headers or {}).get("Allow", "")
+        headers = {**(headers or {}), "Allow": allowed}
         detail = f"{request.url.path} does not take {request.method}" + (
             f"; it takes {allowed}." if allowed else "."
         )
@@ -160,7 +163,18 @@ async def _on_http(request: Request, error: Exception) -> Response:
         detail=detail,
         instance=request.url.path,
     )
-    return problem_response(problem, error.headers)
+    return problem_response(problem, headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Every method that the path takes; the framework names those of the first route only.
+
+    A path that is written out (``/workers/register``) is not the parameter of another one.
+    """
+    paths: Mapping[str, Mapping[str, object]] = request.app.openapi()["paths"]
+    path = request.url.path
+    fitting = [path] if path in paths else [p for p in paths if compile_path(p)[0].fullmatch(path)]
+    return sorted({method.upper() for name in fitting for method in paths[name]})
 
 
 async def _on_system(request: Request, error: Exception) -> Response:

@@ -84,6 +84,8 @@ async def test_what_the_framework_refuses_is_a_problem_too(plane: ControlPlane) 
     missing, method, query, body = (a.json() for a in answers)
     assert "There is no route /api/v1/nowhere" in missing["detail"]
     assert "does not take PATCH" in method["detail"]
+    several = await plane.ask("PATCH", "/api/v1/workers/w1")
+    assert several.headers["allow"] == "DELETE, GET"
     assert query["errors"][0]["pointer"] == "query/limit"
     assert {e["pointer"] for e in body["errors"]} == {"/simbol", "/commission"}
     assert "2 faults" in body["detail"]

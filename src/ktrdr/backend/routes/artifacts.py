@@ -42,7 +42,13 @@ async def get_artifact(sha256: Digest, request: Request, services: Services) -> 
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 
-@router.put("/artifacts/{sha256}", status_code=201, openapi_extra=_RAW)
+@router.put(
+    "/artifacts/{sha256}",
+    status_code=201,
+    response_class=Response,
+    openapi_extra=_RAW,
+    responses={200: {"description": "The bytes were here already."}},
+)
 async def put_artifact(sha256: Digest, request: Request, services: Services) -> Response:
     """Store bytes under their digest. The size must be declared; other bytes than the digest's are refused."""
     check_digest(sha256)
