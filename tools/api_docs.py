@@ -10,6 +10,7 @@ from typing import Any
 
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.scopes import ROUTES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "api.md"
 HEAD = """# HTTP API
@@ -23,9 +24,10 @@ itself at `/openapi.json` and a page to try it at `/docs`.
 - POSTs that start work honour `Idempotency-Key`: the same key and work give the same operation, other work gives 422.
 - GET answers carry an `ETag`; with `If-None-Match` an unchanged one is `304` without a body.
 - Lists answer `total` and `next_cursor`; pass that as `cursor` for the next page.
-- Off loopback every route but `/health` needs `Authorization: Bearer TOKEN` (`KTRDR_API_TOKEN`). Workers may use
-  `KTRDR_ENROLMENT_TOKEN` for registration, reports and artifacts. On loopback there is no token; requests must then
-  name a local host, and pages of other origins are refused.
+- Off loopback every route but `/health` needs `Authorization: Bearer TOKEN`, with a token of the scope that the route
+  names here ([Security](../explanation/security.md)); `KTRDR_API_TOKEN` has all scopes. Without a valid token the answer
+  is 401, without the scope 403. On loopback no token is needed unless `KTRDR_API_TOKEN` is set; requests must then name
+  a local host, and pages of other origins are refused.
 - Times are ISO 8601 in UTC. Dates in requests include the whole day.
 """
 TAGS = {
@@ -38,6 +40,7 @@ TAGS = {
     "strategies": "Strategies and indicators",
     "artifacts": "Artifacts",
     "metrics": "Metrics",
+    "access": "Access",
 }
 METHODS = ("get", "head", "post", "put", "delete")
 
@@ -114,6 +117,8 @@ def _content(node: Mapping[str, Any]) -> str | None:
 
 def _route(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {method.upper()} {path}\n"
+    scopes = " or ".join(f"`{scope}`" for scope in sorted(ROUTES[f"{method.upper()} {path}"]))
+    yield f"Scope: {scopes or 'none, open to everybody'}.\n"
     yield " ".join(operation.get("description", "").split()) + "\n"
     yield from _parameters(operation.get("parameters", []))
     if (body := operation.get("requestBody")) and (kind := _content(body)):

@@ -11,7 +11,8 @@
     │   ├── InvalidSetting      an environment variable, flag or option
     │   └── MissingExtra        an optional dependency is not installed
     ├── NotFound                carries ``kind``, ``name`` and the nearest valid names
-    ├── NotAuthorised
+    ├── NotAuthorised           the credential is missing or unknown
+    │   └── Forbidden           the credential is known and does not allow this
     ├── Conflict                the thing exists but is in the wrong state for the request
     │   └── InvalidTransition   an operation event that its status does not admit
     ├── Unavailable             try again later
@@ -38,6 +39,7 @@ __all__ = [
     "Conflict",
     "CorruptArtifact",
     "FieldError",
+    "Forbidden",
     "InvalidBars",
     "InvalidInput",
     "InvalidModel",
@@ -159,9 +161,15 @@ class NotFound(KtrdrError):
 
 
 class NotAuthorised(KtrdrError):
-    """The credential is missing or does not allow this."""
+    """The credential is missing, unknown or no longer valid."""
 
     slug = "not-authorised"
+
+
+class Forbidden(NotAuthorised):
+    """Who asks is known, and may not do this."""
+
+    slug = "forbidden"
 
 
 class Conflict(KtrdrError):

@@ -1,4 +1,4 @@
-"""Every ledger keeps the laws of OperationStore."""
+"""Every ledger keeps the laws of OperationStore and AccessLedger."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import OperationStore
+from ktrdr.testing.access_contract import AccessLedgerContract
 from ktrdr.testing.store_contract import OperationStoreContract
 from support.postgres import Postgres
 
 
-class TestMemoryStore(OperationStoreContract):
+class TestMemoryStore(OperationStoreContract, AccessLedgerContract):
     @pytest.fixture
     async def store(self) -> AsyncIterator[OperationStore]:
         store = MemoryStore()
@@ -23,7 +24,7 @@ class TestMemoryStore(OperationStoreContract):
         await store.close()
 
 
-class TestSqlStore(OperationStoreContract):
+class TestSqlStore(OperationStoreContract, AccessLedgerContract):
     """Over the newest SQLite installed: the write-ahead log where it is safe."""
 
     @pytest.fixture
@@ -33,7 +34,7 @@ class TestSqlStore(OperationStoreContract):
         await store.close()
 
 
-class TestSqlStoreOnPythonsOwnSqlite(OperationStoreContract):
+class TestSqlStoreOnPythonsOwnSqlite(OperationStoreContract, AccessLedgerContract):
     """Over Python's own SQLite, which may be one that needs the rollback journal."""
 
     @pytest.fixture
@@ -48,7 +49,7 @@ def database(postgres: Postgres) -> str:
     return postgres.database()
 
 
-class TestSqlStoreOnPostgres(OperationStoreContract):
+class TestSqlStoreOnPostgres(OperationStoreContract, AccessLedgerContract):
     """Over a throw-away PostgreSQL server, one emptied database for all tests."""
 
     @pytest.fixture
@@ -56,4 +57,4 @@ class TestSqlStoreOnPostgres(OperationStoreContract):
         store = SqlStore(postgres.url(database))
         yield store
         await store.close()
-        postgres.execute(database, "TRUNCATE specs, operations, tallies, workers, models, pauses")
+        postgres.execute(database, "TRUNCATE specs, operations, tallies, workers, models, pauses, tokens")

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, Protocol
 
 from ktrdr.errors import Unavailable
+from ktrdr.operations.access import AccessLedger
 from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition, new_operation
 from ktrdr.operations.memory import MemoryStore
@@ -128,6 +129,11 @@ class Connection(OperationStore):
         self.in_flight = 0
         self.on_assign: Callable[[str, Assigned], None] | None = None
         self.on_forget: Callable[[str], None] | None = None
+
+    @property
+    def access(self) -> AccessLedger:
+        """Nobody has a token here."""
+        return self._disk.access
 
     async def _write(
         self, name: str, work: Callable[[], Any], about: str | None, *, arms: bool = False

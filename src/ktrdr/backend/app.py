@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 
 from ktrdr.backend import problems
 from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.doorman import Doorman
 from ktrdr.backend.guards import Guard
 from ktrdr.backend.routes import (
     artifacts,
@@ -21,8 +22,10 @@ from ktrdr.backend.routes import (
     queue,
     starts,
     strategies,
+    tokens,
     workers,
 )
+from ktrdr.backend.scopes import unlisted
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
 
@@ -39,6 +42,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     strategies.router,
     artifacts.router,
     metrics.router,
+    tokens.router,
 )
 
 
@@ -47,12 +51,15 @@ def create_app(
 ) -> FastAPI:
     """The application; its ledger is opened when it starts serving, unless an open ``backend`` is given."""
 
+    doorman = Doorman(config)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = backend or Backend(config, parts)
         await services.start()
         app.state.backend = services
         watch = asyncio.create_task(services.metrics.loop.run())
+        doorman.book = services.tokens
         try:
             yield
         finally:
@@ -69,11 +76,13 @@ def create_app(
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
-    app.add_middleware(Guard, config=config)
+    app.add_middleware(Guard, config=config, doorman=doorman)
     app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"])
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.include_router(metrics.root)
+    if missing := unlisted(app.routes):
+        raise AssertionError(f"routes without a line in ktrdr.backend.scopes.ROUTES: {', '.join(missing)}")
     return app
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ktrdr.backend.config import BackendConfig, is_loopback
-from ktrdr.backend.problems import error_response, problem_response
-from ktrdr.errors import NotAuthorised
+from ktrdr.backend.doorman import Doorman, check_scope
+from ktrdr.backend.problems import CHALLENGE, error_response, problem_response
+from ktrdr.backend.scopes import needed
+from ktrdr.errors import Forbidden, KtrdrError, NotAuthorised
 from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem
 from ktrdr.protocol.serving import bounded, host_of, host_of_origin
@@ -18,9 +19,7 @@ from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 __all__ = ["JSON_BODY_CAP", "Guard"]
 
 JSON_BODY_CAP = 1 << 20
-_OPEN = ("/health",)
 _RAW = re.compile(r"/api/v1/(artifacts/[^/]*|data/import)\Z")  # bodies of any size, streamed
-_FOR_WORKERS = re.compile(r"/api/v1/(workers/register|workers/[^/]+/report|artifacts/[^/]*)\Z")
 
 
 class Guard:
@@ -30,9 +29,10 @@ class Guard:
     visits can then neither read from the backend (DNS rebinding) nor send to it.
     """
 
-    def __init__(self, app: ASGIApp, config: BackendConfig) -> None:
+    def __init__(self, app: ASGIApp, config: BackendConfig, doorman: Doorman | None = None) -> None:
         self._app = app
         self._config = config
+        self._doorman = doorman or Doorman(config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,7 +42,7 @@ class Guard:
         raw = bool(_RAW.match(scope["path"]))
         refusal = (
             self._foreign(scope, headers)
-            or self._unauthorised(scope["path"], headers)
+            or await self._unauthorised(scope, headers)
             or (_wrong_type(headers, raw=raw))
             or (None if raw else _too_large(headers))
         )
@@ -72,25 +72,30 @@ class Guard:
             )
         return None
 
-    def _unauthorised(self, path: str, headers: Headers) -> ASGIApp | None:
-        accepted = [self._config.api_token]
-        if _FOR_WORKERS.match(path):
-            accepted.append(self._config.worker_token)
-        tokens = [token.encode() for token in accepted if token]
-        if path in _OPEN or self._config.api_token is None:
+    async def _unauthorised(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        """Find out who asks, and whether the route is theirs. Where there is no route, any credential will do: the
+        router then says that there is none."""
+        path, wanted = scope["path"], needed(scope["method"], scope["path"])
+        if wanted is not None and not wanted:
             return None
-        scheme, _, shown = headers.get("authorization", "").partition(" ")
-        offered = shown.strip().encode()
-        # every token is compared, in constant time each
-        if scheme.lower() == "bearer" and any([hmac.compare_digest(offered, token) for token in tokens]):  # noqa: C419
-            return None
-        return error_response(
-            NotAuthorised(
-                "This backend needs a token: send 'Authorization: Bearer TOKEN'; "
-                "the command line reads it from KTRDR_API_TOKEN."
-            ),
-            path,
-        )
+        shown = headers.get("authorization", "")
+        try:
+            principal = await self._doorman.principal(shown)
+            if wanted is not None:
+                check_scope(principal, wanted)
+        except Forbidden as error:
+            assert wanted is not None
+            which = " ".join(sorted(wanted))
+            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{which}"'
+            return error_response(error, path, challenge=challenge)
+        except NotAuthorised as error:
+            return error_response(
+                error, path, challenge=f'{CHALLENGE}, error="invalid_token"' if shown else CHALLENGE
+            )
+        except KtrdrError as error:
+            return error_response(error, path)
+        scope.setdefault("state", {})["principal"] = principal
+        return None
 
 
 def _looks_like_address(host: str) -> bool:

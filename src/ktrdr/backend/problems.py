@@ -20,14 +20,25 @@ from ktrdr.errors import InvalidInput, KtrdrError, Unavailable
 from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem, ProblemItem
 
-__all__ = ["MEDIA_TYPE", "STATUS", "install", "problem_of", "problem_response", "status_of"]
+__all__ = [
+    "CHALLENGE",
+    "MEDIA_TYPE",
+    "STATUS",
+    "error_response",
+    "install",
+    "problem_of",
+    "problem_response",
+    "status_of",
+]
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="ktrdr"'
 STATUS: Mapping[type[KtrdrError], int] = {
     KtrdrError: 500,
     errors.InvalidInput: 422,
     errors.NotFound: 404,
     errors.NotAuthorised: 401,
+    errors.Forbidden: 403,
     errors.Conflict: 409,
     errors.Unavailable: 503,
     errors.ServerUnreachable: 502,
@@ -45,6 +56,7 @@ _TITLES: Mapping[type[KtrdrError], str] = {
     errors.InvalidModel: "The model cannot be used",
     errors.NotFound: "Not found",
     errors.NotAuthorised: "Not authorised",
+    errors.Forbidden: "Not allowed",
     errors.Conflict: "Not possible in the present state",
     errors.Unavailable: "Not possible now",
     errors.NoWorkers: "No workers available",
@@ -94,13 +106,13 @@ def problem_response(problem: Problem, headers: Mapping[str, str] | None = None)
     )
 
 
-def error_response(error: KtrdrError, instance: str | None = None) -> Response:
-    """The HTTP answer to an error, with Retry-After and WWW-Authenticate where they belong."""
+def error_response(error: KtrdrError, instance: str | None = None, *, challenge: str = CHALLENGE) -> Response:
+    """The HTTP answer to an error, with Retry-After and WWW-Authenticate (``challenge``) where they belong."""
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable) and error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, errors.NotAuthorised):
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = challenge
     return problem_response(problem_of(error, instance), headers)
 
 

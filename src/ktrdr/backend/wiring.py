@@ -26,6 +26,7 @@ from ktrdr.backend.orchestrator import Resources
 from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.backend.results import ResultsService
 from ktrdr.backend.services import BacktestingService, TrainingService
+from ktrdr.backend.tokens import TokenBook
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql import SqlStore
@@ -69,6 +70,7 @@ class Backend:
         self.store = parts.store or SqlStore(
             config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures
         )
+        self.tokens = TokenBook(self.store.access, self.clock)
         self.logs = JobLogs(
             config.home / "job-logs",
             self.artifacts,
@@ -165,4 +167,5 @@ class Backend:
             with contextlib.suppress(asyncio.CancelledError):
                 await loop
         await self.fleet.close()
+        await self.tokens.close()
         await self.store.close()

@@ -9,6 +9,7 @@ from datetime import datetime
 from ktrdr.errors import NotFound
 from ktrdr.operations.events import Event
 from ktrdr.operations.machine import Transition, new_operation, step
+from ktrdr.operations.memory_access import MemoryAccess
 from ktrdr.operations.model import (
     ModelRecord,
     NewOperation,
@@ -44,6 +45,11 @@ class MemoryStore(OperationStore):
         self._workers: dict[str, WorkerRecord] = {}
         self._models: dict[str, ModelRecord] = {}
         self._paused: dict[OperationType, datetime] = {}
+        self._access = MemoryAccess()
+
+    @property
+    def access(self) -> MemoryAccess:
+        return self._access
 
     async def submit(self, new: NewOperation, now: datetime) -> Operation:
         operation = new_operation(new, now)

@@ -38,6 +38,7 @@ from ktrdr.operations.rows import (
     row_of_worker,
     worker_from_row,
 )
+from ktrdr.operations.sql_access import SqlAccess
 from ktrdr.operations.sqlite import LedgerFile
 from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
 from ktrdr.operations.tables import models, operations, specs, workers
@@ -82,6 +83,11 @@ class SqlStore(OperationStore):
         self._writer = GroupWriter(self._ledger.writer, self._ledger.translate)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
         self._closed = False
+        self._access = SqlAccess(self._write, self._read)
+
+    @property
+    def access(self) -> SqlAccess:
+        return self._access
 
     @property
     def name(self) -> str:

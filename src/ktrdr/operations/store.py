@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ktrdr.errors import NotFound
+from ktrdr.operations.access import AccessLedger
 from ktrdr.operations.events import Event
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import (
@@ -72,6 +73,11 @@ class OperationStore(ABC):
     - Equal specs are stored once. Stories are capped; nothing grows without bound per operation.
     - Methods may be called from one event loop; blocking work happens on a thread of the store's own.
     """
+
+    @property
+    @abstractmethod
+    def access(self) -> AccessLedger:
+        """Who may do what; in the same place as the operations."""
 
     @abstractmethod
     async def submit(self, new: NewOperation, now: datetime) -> Operation: ...

@@ -26,9 +26,9 @@ from sqlalchemy.types import TypeEngine
 
 from ktrdr.operations.model import OperationStatus
 
-__all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "tallies", "workers"]
+__all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "tallies", "tokens", "workers"]
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest migration."""
 
 metadata = MetaData()
@@ -134,6 +134,19 @@ pauses = Table(
     Column("since_us", BigInteger, nullable=False),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", Words(16), primary_key=True),
+    Column("name", Words(64), nullable=False),
+    Column("scopes", Words(), nullable=False),
+    Column("digest", Words(64), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Words(64), nullable=False),
+    Column("expires_us", BigInteger),
+    Column("last_used_us", BigInteger),
+)
+
 _PAGE = (operations.c.created_us, operations.c.operation_id)
 _ended = text("completed_us IS NOT NULL")
 _waiting = text("status = 'pending'")
@@ -157,6 +170,7 @@ Index(
     sqlite_where=_ended,
     postgresql_where=_ended,
 )
+Index("ux_tokens_name", tokens.c.name, unique=True)
 Index("ix_models_strategy", models.c.strategy_name, models.c.created_us)
 for _status in OperationStatus:
     _only = text(f"status = '{_status}'")

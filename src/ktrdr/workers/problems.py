@@ -29,6 +29,7 @@ _STATUS: Mapping[type[KtrdrError], tuple[int, str]] = {
     errors.InvalidInput: (422, "The request is not valid"),
     errors.NotFound: (404, "Not found"),
     errors.NotAuthorised: (401, "Not authorised"),
+    errors.Forbidden: (403, "Not allowed"),
     errors.Conflict: (409, "Not possible in the present state"),
     errors.Unavailable: (503, "Not possible now"),
     KtrdrError: (500, "Something went wrong"),

@@ -105,31 +105,39 @@ async def test_other_traffic_than_http_passes(local: BackendConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "credential", "status"),
+    ("route", "credential", "status"),
     [
-        ("/health", None, 200),
-        ("/api/v1/operations", None, 401),
-        ("/api/v1/operations", "Bearer api", 200),
-        ("/api/v1/operations", "bearer api", 200),
-        ("/api/v1/operations", "Bearer enrol", 401),
-        ("/api/v1/operations", "Bearer wrong", 401),
-        ("/api/v1/operations", "Basic api", 401),
-        ("/api/v1/operations", "api", 401),
-        ("/api/v1/workers/register", "Bearer enrol", 200),
-        ("/api/v1/workers/w/report", "Bearer enrol", 200),
-        ("/api/v1/workers/w/drain", "Bearer enrol", 401),
-        (f"/api/v1/artifacts/{SHA}", "Bearer enrol", 200),
-        (f"/api/v1/artifacts/{SHA}", None, 401),
-        ("/docs", None, 401),
-        ("/openapi.json", None, 401),
+        ("GET /health", None, 200),
+        ("GET /api/v1/operations", None, 401),
+        ("GET /api/v1/operations", "Bearer api", 200),
+        ("GET /api/v1/operations", "bearer  api ", 200),
+        ("GET /api/v1/operations", "Bearer enrol", 403),
+        ("GET /api/v1/operations", "Bearer wrong", 401),
+        ("GET /api/v1/operations", "Bearer \xff", 401),
+        ("GET /api/v1/operations", "Basic api", 401),
+        ("GET /api/v1/operations", "api", 401),
+        ("POST /health", None, 401),
+        ("POST /api/v1/workers/register", "Bearer enrol", 200),
+        ("POST /api/v1/workers/w/report", "Bearer enrol", 200),
+        ("POST /api/v1/workers/w/drain", "Bearer enrol", 403),
+        (f"PUT /api/v1/artifacts/{SHA}", "Bearer enrol", 200),
+        (f"GET /api/v1/artifacts/{SHA}", None, 401),
+        ("GET /docs", None, 401),
+        ("GET /openapi.json", None, 401),
+        ("GET /no/such/route", None, 401),
+        ("GET /no/such/route", "Bearer enrol", 200),  # the router says that there is none
     ],
 )
-async def test_credentials(secured: BackendConfig, path: str, credential: str | None, status: int) -> None:
+async def test_credentials(secured: BackendConfig, route: str, credential: str | None, status: int) -> None:
+    method, path = route.split()
     headers = {} if credential is None else {"authorization": credential}
-    answer = await _ask(secured, path, host="anything.example", **headers)
+    answer = await _ask(secured, path, method, host="anything.example", **headers)
     assert answer.status == status
     if status == 401:
-        assert answer.headers["www-authenticate"] == "Bearer"
+        told = ', error="invalid_token"' if credential else ""
+        assert answer.headers["www-authenticate"] == f'Bearer realm="ktrdr"{told}'
+    if status == 403:
+        assert 'error="insufficient_scope", scope="' in answer.headers["www-authenticate"]
 
 
 @pytest.mark.parametrize(

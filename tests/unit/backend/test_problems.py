@@ -25,6 +25,7 @@ _EXPECTED = {
     "MissingExtra": 422,
     "NotFound": 404,
     "NotAuthorised": 401,
+    "Forbidden": 403,
     "Conflict": 409,
     "InvalidTransition": 409,
     "Unavailable": 503,
@@ -67,7 +68,7 @@ def test_a_problem_carries_every_fault_with_its_line() -> None:
 def test_headers_that_belong_to_an_error() -> None:
     assert problems.error_response(Unavailable("later", 1.2)).headers["retry-after"] == "2"
     assert "retry-after" not in problems.error_response(Unavailable("later")).headers
-    assert problems.error_response(NotAuthorised("no")).headers["www-authenticate"] == "Bearer"
+    assert problems.error_response(NotAuthorised("no")).headers["www-authenticate"] == 'Bearer realm="ktrdr"'
 
 
 async def test_what_the_framework_refuses_is_a_problem_too(plane: ControlPlane) -> None:
