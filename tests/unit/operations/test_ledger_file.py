@@ -380,7 +380,8 @@ def downgrade(connection: Connection) -> None:
     """Back to schema 0002, by hand; migrations only go forward."""
     for index in (*OperationStatus, "queue", "ended"):
         connection.execute(text(f"DROP INDEX ix_operations_{index}"))
-    connection.execute(text("DROP TABLE tallies"))
+    for table in ("tallies", "tokens"):
+        connection.execute(text(f"DROP TABLE {table}"))
     connection.execute(text("ALTER TABLE operations DROP COLUMN compacted"))
     connection.execute(text("CREATE INDEX ix_operations_counts ON operations (operation_type, status)"))
     for status in OperationStatus:
