@@ -50,7 +50,6 @@ class Known:
     view: dict[str, Any] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # ends that its own worker delivered for its own attempt
     cancelled: bool = False  # the cancel was acknowledged while it was not over
-    refused: bool = False  # some worker may have called the job wrong
 
 
 class Api(RuleBasedStateMachine):
@@ -64,6 +63,8 @@ class Api(RuleBasedStateMachine):
         self.stack = contextlib.AsyncExitStack()
         self.known: dict[str, Known] = {}
         self.keys: dict[str, str] = {}
+        self.paused = False
+        self.some_job_was_called_wrong = False  # and which of them, the dispatcher decides
         self.do(self._open())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -147,6 +148,11 @@ class Api(RuleBasedStateMachine):
         else:
             assert answer.status == 409
 
+    @rule(verb=st.sampled_from(["pause", "unpause", "unpause"]))
+    def pause(self, verb: str) -> None:
+        assert self.ask("POST", f"/api/v1/queue/{verb}", {}).status == 200
+        self.paused = verb == "pause"
+
     def _new(self, name: str, body: dict[str, Any], key: str | None) -> str:
         assert name not in self.known
         self.known[name] = Known(body)
@@ -178,9 +184,7 @@ class Api(RuleBasedStateMachine):
     def answers_next_start(self, name: str, word: str) -> None:
         if (worker := self.plane.workers.get(name)) is not None:
             worker.script = [word]
-            if word == "bad":
-                for known in self.known.values():
-                    known.refused = True
+            self.some_job_was_called_wrong |= word == "bad"
 
     @rule(name=NAMES, verb=st.sampled_from(["drain", "undrain"]))
     def drains(self, name: str, verb: str) -> None:
@@ -296,6 +300,9 @@ class Api(RuleBasedStateMachine):
             assert _without_story(view) == _without_story(before), "terminal is final"
         if before:
             assert view["attempt"] >= before["attempt"]
+            assert not self.paused or view["attempt"] == before["attempt"], (
+                "nothing is dispatched while paused"
+            )
             assert view["failures"] >= before["failures"]
         assert view["failures"] <= 3
         if known.cancelled:
@@ -307,7 +314,7 @@ class Api(RuleBasedStateMachine):
             assert known.cancelled or "cancelled" in known.told
         if status == "failed":
             reasons = known.told & {"failed", "child_died"}
-            assert reasons or view["failures"] == 3 or known.refused, view
+            assert reasons or view["failures"] == 3 or self.some_job_was_called_wrong, view
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -320,6 +327,7 @@ class Api(RuleBasedStateMachine):
 
     def _heal(self) -> None:
         """Everything works again, so everything ends."""
+        self.pause("unpause")
         for name in ("t1", "t2", "t3"):
             worker = self.plane.workers.get(name) or self.plane.machine(name, "training")
             worker.script.clear()
