@@ -5,14 +5,16 @@ from __future__ import annotations
 from ktrdr.cli.client import Json
 from ktrdr.cli.output import Output
 
-__all__ = ["print_statistics", "print_summary"]
+__all__ = ["print_statistics", "print_summary", "print_warnings"]
 
 
 def print_summary(out: Output, operation: Json) -> None:
-    """Print the figures of a finished operation, names first."""
-    summary = operation["result_summary"] or {}
+    """Print the figures of a finished operation, names first, and on stderr what to know about them."""
+    summary = dict(operation["result_summary"] or {})
+    warnings = summary.pop("warnings", None)
     names = {key: summary[key] for key in ("model_id",) if key in summary}
     out.mapping(operation, {"operation": operation["operation_id"], **names, **summary})
+    print_warnings(out, warnings)
 
 
 def print_statistics(out: Output, result: Json) -> None:
@@ -28,5 +30,10 @@ def print_statistics(out: Output, result: Json) -> None:
     out.table(
         None, ("", "strategy", "buy and hold"), [(row.label, row.strategy, row.benchmark) for row in rows]
     )
-    for warning in result.get("warnings") or ():
+    print_warnings(out, result.get("warnings"))
+
+
+def print_warnings(out: Output, warnings: list[str] | None) -> None:
+    """Print on stderr what a reader must know before trusting the figures."""
+    for warning in warnings or ():
         out.note(f"Warning: {warning}")

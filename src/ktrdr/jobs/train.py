@@ -12,6 +12,7 @@ import numpy as np
 from ktrdr.artifacts import ArtifactStore
 from ktrdr.clock import Clock
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
+from ktrdr.jobs.learning_remarks import remarks_on_learning
 from ktrdr.jobs.learning_set import LearningSet, build_learning_set
 from ktrdr.jobs.market_data import Market, load_market
 from ktrdr.models.architecture import CLASSES, MlpArchitecture
@@ -124,8 +125,8 @@ def train_model(
     metrics = _metrics(data, fitted, Classifier(model))
     manifest = _manifest(strategy, data, architecture, fitted, metrics, choice, threads)
     bundle = save_bundle(artifacts, manifest, model=model, weights=fitted.weights)
-    document = _document(bundle, strategy, choice)
-    return Trained(bundle, document, _summary(bundle, metrics))
+    told: dict[str, JsonValue] = {"warnings": [*remarks_on_learning(data)]}
+    return Trained(bundle, _document(bundle, strategy, choice) | told, _summary(bundle, metrics) | told)
 
 
 def _with_progress(strategy: Strategy, market: Market) -> Generator[Progress, None, LearningSet]:

@@ -40,7 +40,7 @@ class StartBacktest(_Start):
     model_path: str | None = Field(
         default=None, max_length=256, description="a model id; pickles are refused"
     )
-    initial_capital: float | None = Field(default=None, gt=0, description="default: the strategy's")
+    initial_capital: float | None = Field(default=None, gt=0, lt=1e15, description="default: the strategy's")
     commission: float | None = Field(default=None, ge=0, lt=1, description="share of the traded value")
     slippage: float | None = Field(default=None, ge=0, lt=1, description="share of the price")
 

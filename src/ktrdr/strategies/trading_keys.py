@@ -128,7 +128,7 @@ def _risk_needs_stop(backtest: BacktestConfig) -> list[tuple[str, str]]:
 BACKTEST = Section(
     BacktestConfig,
     (
-        Key("initial_capital", Number(above=0), "Money at the start."),
+        Key("initial_capital", Number(above=0, below=1e15), "Money at the start."),
         Key("fill", Choice(("next_open",)), "A decision at a close fills at the next open."),
         Key("sizing", _SIZING, "How much one entry buys."),
         Key("costs", _COSTS, "What a fill costs."),

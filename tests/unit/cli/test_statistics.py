@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ktrdr.cli.output import Output
-from ktrdr.cli.statistics import print_statistics
+from ktrdr.cli.statistics import print_statistics, print_summary
 
 RESULT: dict[str, Any] = {
     "strategy_name": "small",
@@ -32,3 +32,12 @@ def test_warnings_are_told_on_stderr_beside_the_table(capsys: pytest.CaptureFixt
 def test_without_warnings_stderr_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     print_statistics(Output(), {**RESULT, "warnings": []})
     assert capsys.readouterr().err == ""
+
+
+def test_the_warnings_of_a_training_are_told_beside_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"val_loss": 0.5, "warnings": ["The validation part has 6 rows."]}
+    print_summary(Output(), {"operation_id": "op-1", "result_summary": summary})
+    told = capsys.readouterr()
+    assert "val_loss" in told.out
+    assert "warnings" not in told.out
+    assert told.err == "Warning: The validation part has 6 rows.\n"

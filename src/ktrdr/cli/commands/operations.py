@@ -15,7 +15,7 @@ from ktrdr.cli.joblog import follow_log
 from ktrdr.cli.options import a_name, a_name_or_none, api_command
 from ktrdr.cli.output import Output, day_and_time, figure, write_file
 from ktrdr.cli.overview import told_paused
-from ktrdr.cli.statistics import print_statistics, print_summary
+from ktrdr.cli.statistics import print_statistics, print_summary, print_warnings
 from ktrdr.errors import Conflict, InvalidInput
 
 __all__ = ["cancel_operation", "operations"]
@@ -67,7 +67,9 @@ def show(operation_id: str, api: Api, out: Output) -> None:
     out.mapping(answer, {"operation_id": operation_id, "status": answer["status"], "progress": done, **plain})
     if not out.as_json:
         if answer["result_summary"]:
-            out.result(None, "result:", *(f"  {k} {figure(v)}" for k, v in answer["result_summary"].items()))
+            figures = {k: v for k, v in answer["result_summary"].items() if not isinstance(v, list)}
+            out.result(None, "result:", *(f"  {k} {figure(v)}" for k, v in figures.items()))
+            print_warnings(out, answer["result_summary"].get("warnings"))
         out.result(None, "story:", *(f"  {line}" for line in answer["story"]))
 
 
