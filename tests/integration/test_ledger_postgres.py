@@ -23,7 +23,7 @@ from ktrdr.operations.model import JobOutcome, OperationStatus
 from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer, driver
 from ktrdr.operations.sql import SqlStore
-from ktrdr.operations.store import OperationQuery
+from ktrdr.operations.store import Claim, OperationQuery
 from ktrdr.operations.tables import SCHEMA, metadata
 from ktrdr.testing.operations import LEASE, T0, a_model, a_submission, assigned_to
 from support.control_plane import settle
@@ -220,6 +220,21 @@ async def test_a_change_waits_for_a_row_that_another_program_holds(
         assert not change.done()
     assert (await change).operation.priority == 7
     assert (await store.get("op_a")).priority == 7
+
+
+async def test_a_claim_passes_over_a_row_that_another_program_holds(
+    postgres: Postgres, database: str, store: SqlStore
+) -> None:
+    for name in ("op_a", "op_b"):
+        await store.submit(a_submission(name), T0)
+    claims = [Claim(name, assigned_to()) for name in ("op_a", "op_b")]
+    with postgres.connect(database) as another:
+        another.execute("SELECT 1 FROM operations WHERE operation_id = 'op_a' FOR UPDATE")
+        made = await store.claim(claims, T0)
+    assert [None if t is None else t.operation.operation_id for t in made] == [None, "op_b"]
+    [first, second] = await store.claim(claims, T0)
+    assert first is not None
+    assert second is None
 
 
 # --- what is refused, and how -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 from ktrdr.operations.paging import place_of
-from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
@@ -58,12 +58,14 @@ class Disk(MemoryStore):
         """Whether a model of this name is listed."""
         return model_id in self._models
 
-    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
         known = new.operation_id in self._operations
         operation = await super().submit(new, now)
         if operation.operation_id == new.operation_id and not known:
             self._by_status[operation.status][operation.operation_id] = operation
             self._watcher.submitted(operation)
+            if assign is not None:
+                operation = (await self.apply(new.operation_id, assign, now)).operation
         return operation
 
     async def apply(
@@ -136,7 +138,13 @@ class Connection(OperationStore):
         return self._disk.access
 
     async def _write(
-        self, name: str, work: Callable[[], Any], about: str | None, *, arms: bool = False
+        self,
+        name: str,
+        work: Callable[[], Any],
+        about: str | None,
+        *,
+        arms: bool = False,
+        reserved: Sequence[str] = (),
     ) -> Any:
         self._process.check()
         loop, random = asyncio.get_running_loop(), self._random
@@ -146,6 +154,7 @@ class Connection(OperationStore):
             if now < self._trouble.busy_until:
                 await asyncio.sleep(random.uniform(0.0, 0.5))
                 self._process.check()
+                self._trouble.doubtful.update(reserved)  # the backend will have to look
                 self._trace.fault("store busy", name, about)
                 raise Unavailable("The ledger is locked by another program; try again.")
             takes = random.uniform(0.001, 0.003)
@@ -161,6 +170,7 @@ class Connection(OperationStore):
                 self._process.check()
             unknown = random.random() < self._weather.commit_unknown
             if unknown and random.random() < 0.5:
+                self._trouble.doubtful.update(reserved)
                 self._trace.fault("commit unknown: lost", name, about)
                 raise Unavailable("The connection to the ledger broke off during the commit.")
             result = await work()  # the disk never awaits, so this is one step
@@ -169,7 +179,7 @@ class Connection(OperationStore):
                 self._crash("backend crash after commit before dispatch", about or "")
                 self._process.check()
             if unknown:
-                self._trouble.doubtful.add(about or "")
+                self._trouble.doubtful.update(reserved or [about or ""])
                 self._trace.fault("commit unknown: done", name, about)
                 raise Unavailable("The connection to the ledger broke off during the commit.")
             await asyncio.sleep(0)
@@ -188,9 +198,31 @@ class Connection(OperationStore):
         finally:
             self.in_flight -= 1
 
-    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
         new_operation(new, now)
-        result: Operation = await self._write("submit", lambda: self._disk.submit(new, now), new.operation_id)
+        if assign is not None and self.on_assign is not None:
+            self.on_assign(new.operation_id, assign)
+        result: Operation = await self._write(
+            "submit" if assign is None else "submit and assign",
+            lambda: self._disk.submit(new, now, assign=assign),
+            new.operation_id,
+            arms=assign is not None,
+            reserved=[new.operation_id] if assign is not None else [],
+        )
+        return result
+
+    async def claim(self, claims: Sequence[Claim], now: datetime) -> Sequence[Transition | None]:
+        if self.on_assign is not None:
+            for claim in claims:
+                self.on_assign(claim.operation_id, claim.event)
+        names = [claim.operation_id for claim in claims]
+        result: Sequence[Transition | None] = await self._write(
+            f"claim {', '.join(names)}",
+            lambda: self._disk.claim(claims, now),
+            names[0] if names else None,
+            arms=True,
+            reserved=names,
+        )
         return result
 
     async def apply(

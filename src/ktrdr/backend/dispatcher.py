@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
-from ktrdr.backend.registry import WORKER_TYPE, WorkerEndpoint, WorkerRegistry
+from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import InvalidInput, InvalidTransition, NoAnswer, NotFound, ServerUnreachable, Unavailable
+from ktrdr.errors import InvalidInput, NoAnswer, NotFound, ServerUnreachable, Unavailable
 from ktrdr.operations.events import Accepted, Assigned, Finished, Refused, Unreachable
 from ktrdr.operations.model import (
     Assignment,
     JobOutcome,
+    NewOperation,
     Operation,
     OperationStatus,
     OperationType,
     WorkerType,
 )
-from ktrdr.operations.store import LONGEST_WAIT
+from ktrdr.operations.store import LONGEST_WAIT, Claim
 from ktrdr.protocol.client import problem_detail
 from ktrdr.protocol.messages import StartJob
 from ktrdr.protocol.specs import JobSpec
@@ -48,6 +50,8 @@ class Dispatcher:
     Laws
     ----
     - A worker is reserved before anything else, the assignment is durable before the worker hears of it.
+    - A submission for which a worker is free is recorded and assigned in one commit, unless the queue is to be looked
+      at first; what one pass over the queue assigns is one commit, too.
     - A refusal sends the operation to another worker, after three in a row it waits (0.5 s, doubling to 15 s).
     - A start request without an answer is repeated to the same worker while its lease lasts.
     """
@@ -68,6 +72,7 @@ class Dispatcher:
         self._control = control
         self._needs_probe = needs_probe
         self._woken = asyncio.Event()
+        self._at_rest = False  # the last pass is over; nobody in the queue could be given a worker
         self._refusals: dict[str, int] = {}
         operations.wake = self.wake
         operations.on_end = self._forget
@@ -91,17 +96,25 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Serve wake-ups for ever; a failing pass is logged and tried again a second later."""
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            try:
-                await self.dispatch_pending()
-            except Unavailable as error:
-                _log.warning("Dispatching failed: %s", error)
-                asyncio.get_running_loop().call_later(_LEDGER_AWAY_S, self.wake)
-            except Exception:  # the edge of a background job: the loop outlives everything
-                _log.exception("Dispatching failed; trying again")
-                asyncio.get_running_loop().call_later(1.0, self.wake)
+        try:
+            while True:
+                self._at_rest = not self._woken.is_set()
+                await self._woken.wait()
+                self._at_rest = False
+                self._woken.clear()
+                await self._pass()
+        finally:
+            self._at_rest = False
+
+    async def _pass(self) -> None:
+        try:
+            await self.dispatch_pending()
+        except Unavailable as error:
+            _log.warning("Dispatching failed: %s", error)
+            asyncio.get_running_loop().call_later(_LEDGER_AWAY_S, self.wake)
+        except Exception:  # the edge of a background job: the loop outlives everything
+            _log.exception("Dispatching failed; trying again")
+            asyncio.get_running_loop().call_later(1.0, self.wake)
 
     async def dispatch_pending(self) -> None:
         """One pass over the queue, in its order, as far as free workers reach."""
@@ -109,8 +122,7 @@ class Dispatcher:
         await self._operations.pauses.read()
         while self._free():
             pending = await self._operations.store.pending(self._clock.now(), limit)
-            for operation in pending:
-                await self._try(operation)
+            await self._claim(pending)
             if len(pending) < limit or not await self._starved(pending):
                 return
             limit *= 4
@@ -131,66 +143,150 @@ class Dispatcher:
             if status is OperationStatus.PENDING and kind not in self._operations.pauses.known
         )
 
-    async def _try(self, operation: Operation) -> None:
-        if operation.operation_type in self._operations.pauses.known:
+    # --- reserving and recording --------------------------------------------------------------------------------
+
+    async def submit(self, new: NewOperation) -> Operation:
+        """Record new work; if a worker is free and nobody waits for it, both in one commit.
+
+        Raises
+        ------
+        Conflict
+            If the id, or the idempotency key with another specification, was used before.
+        """
+        # a pass that is under way or due goes first: what waits in the queue may want the same worker
+        at_rest = self._at_rest and not self._woken.is_set()
+        event = self._reserve(new.operation_id, 1, new.operation_type, new.requirements) if at_rest else None
+        try:
+            operation = await self._operations.submit(new, event)
+        except BaseException as error:
+            if event is not None:
+                self._not_recorded(Claim(new.operation_id, event), 1, error)
+            raise
+        if event is not None and operation.operation_id == new.operation_id:
+            self._start(operation, new.spec)
+        else:
+            if event is not None:  # the key was used before
+                self._registry.release(event.worker_id, new.operation_id, 1)
+            self.wake()
+        return operation
+
+    async def _claim(self, pending: Sequence[Operation]) -> None:
+        """Assign as many as there are workers for, in one commit, and tell the workers."""
+        claims = {}
+        for o in pending:
+            rather_not = o.worker_id if o.failures else None
+            event = self._reserve(o.operation_id, o.attempt + 1, o.operation_type, o.requirements, rather_not)
+            if event is not None:
+                claims[o.operation_id] = (Claim(o.operation_id, event), o.attempt + 1)
+        if not claims:
             return
-        kind = WORKER_TYPE[operation.operation_type]
-        wants = operation.requirements
+        try:
+            made = await self._operations.claim([claim for claim, _ in claims.values()])
+        except BaseException as error:
+            for claim, attempt in claims.values():
+                self._not_recorded(claim, attempt, error)
+            raise
+        for (claim, attempt), transition in zip(claims.values(), made, strict=True):
+            if transition is None:  # adopted, ended or deleted since the queue was read
+                self._registry.release(claim.event.worker_id, claim.operation_id, attempt)
+            else:
+                self._start(transition.operation)
+
+    def _reserve(
+        self,
+        operation_id: str,
+        attempt: int,
+        kind: OperationType,
+        wants: Mapping[str, Any],
+        rather_not: str | None = None,
+    ) -> Assigned | None:
+        """Hold the worker whose turn it is, if one is free, and say what is to be recorded."""
+        if kind in self._operations.pauses.known:
+            return None
         worker = self._registry.select(
-            kind,
+            WORKER_TYPE[kind],
             prefer_gpu=bool(wants.get("prefer_gpu")),
             require_gpu=bool(wants.get("require_gpu")),
-            rather_not=operation.worker_id if operation.failures else None,
+            rather_not=rather_not,
         )
         if worker is None:
-            return
-        self._registry.reserve(worker, operation.operation_id, operation.attempt + 1)
-        assignment = await self._assign(operation, worker)
-        if assignment is not None:
-            self._fleet.spawn(
-                self.deliver(operation, assignment),
-                f"start {operation.operation_id}",
-                operation_id=operation.operation_id,
-                worker_id=assignment.worker_id,
-            )
-
-    async def _assign(self, operation: Operation, worker: WorkerEndpoint) -> Assignment | None:
-        operation_id, attempt = operation.operation_id, operation.attempt + 1
-        event = Assigned(worker.worker_id, worker.record.instance_id, self._operations.lease_end())
-        try:
-            transition = await self._operations.apply(operation_id, event)
-        except (InvalidTransition, NotFound):  # adopted, or deleted, since the queue was read
-            transition = None
-        except BaseException:
-            self._registry.release(worker.worker_id, operation_id, attempt)
-            raise
-        if transition is None or transition.outcome == "ignored":
-            self._registry.release(worker.worker_id, operation_id, attempt)
             return None
-        return transition.operation.assignment
+        self._registry.reserve(worker, operation_id, attempt)
+        return Assigned(worker.worker_id, worker.record.instance_id, self._operations.lease_end())
+
+    def _not_recorded(self, claim: Claim, attempt: int, error: BaseException) -> None:
+        """Give the worker back; if the ledger may have taken the assignment all the same, once that is known."""
+        worker_id = claim.event.worker_id
+        if isinstance(error, Unavailable):
+            work, name = self._find_out(claim, attempt), f"find out about {claim.operation_id}"
+            self._fleet.spawn(work, name, operation_id=claim.operation_id, worker_id=worker_id)
+        else:
+            self._registry.release(worker_id, claim.operation_id, attempt)
+
+    async def _find_out(self, claim: Claim, attempt: int) -> None:
+        """Whether an assignment is in the ledger although it did not say so; then the worker is to be told."""
+        event = claim.event
+        assignment = Assignment(event.worker_id, event.instance_id, attempt)
+        operation = None
+        while operation is None:
+            await asyncio.sleep(_LEDGER_AWAY_S)
+            try:
+                operation = await self._operations.store.get(claim.operation_id)
+            except Unavailable:
+                continue
+            except NotFound:
+                break
+        if operation is None or (operation.status, operation.assignment) != (
+            OperationStatus.ASSIGNED,
+            assignment,
+        ):
+            self._registry.release(event.worker_id, claim.operation_id, attempt)
+            self.wake()
+        else:
+            await self.deliver(operation, assignment)
+
+    def _start(self, operation: Operation, spec: bytes | None = None) -> None:
+        assignment = operation.assignment
+        assert assignment is not None
+        self._fleet.spawn(
+            self.deliver(operation, assignment, spec=spec),
+            f"start {operation.operation_id}",
+            operation_id=operation.operation_id,
+            worker_id=assignment.worker_id,
+        )
 
     # --- telling the worker -------------------------------------------------------------------------------------
 
-    async def deliver(self, operation: Operation, assignment: Assignment, *, doubtful: bool = False) -> None:
+    async def deliver(
+        self,
+        operation: Operation,
+        assignment: Assignment,
+        *,
+        doubtful: bool = False,
+        spec: bytes | None = None,
+    ) -> None:
         """Tell the worker until its answer is known or the assignment no longer counts.
 
         ``doubtful``: an earlier request may have reached it (after a restart of the backend), so that a refused
         connection proves nothing. While the ledger is away nothing can be concluded; then the worker is asked again.
+        ``spec``: the job's specification, where it is at hand.
         """
         while True:
             try:
                 if not doubtful or await self._still_assigned(operation.operation_id, assignment):
-                    await self._deliver(operation, assignment, doubtful)
+                    await self._deliver(operation, assignment, doubtful, spec)
                 return
             except Unavailable as error:
                 _log.warning("Starting %s waits for the ledger: %s", operation.operation_id, error)
             doubtful = True
             await asyncio.sleep(_LEDGER_AWAY_S)
 
-    async def _deliver(self, operation: Operation, assignment: Assignment, doubtful: bool) -> None:
+    async def _deliver(
+        self, operation: Operation, assignment: Assignment, doubtful: bool, content: bytes | None
+    ) -> None:
         operation_id = operation.operation_id
         try:
-            spec = _SPEC.validate_json(await self._operations.store.spec(operation.spec_digest))
+            spec = _SPEC.validate_json(content or await self._operations.store.spec(operation.spec_digest))
         except ValueError as error:
             await self._fail(operation_id, assignment, f"The stored specification is not readable: {error}")
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from ktrdr.backend.fleet import Fleet
@@ -17,6 +17,7 @@ from ktrdr.clock import Clock
 from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable
 from ktrdr.logs import about
 from ktrdr.operations.events import (
+    Assigned,
     CancelRequested,
     CancelWorker,
     ChildDied,
@@ -34,12 +35,13 @@ from ktrdr.operations.model import (
     Assignment,
     JobOutcome,
     ModelRecord,
+    NewOperation,
     Operation,
     OperationStatus,
     OperationType,
 )
 from ktrdr.operations.progress import Progress
-from ktrdr.operations.store import LONGEST_WAIT, OperationQuery, OperationStore
+from ktrdr.operations.store import LONGEST_WAIT, Claim, OperationQuery, OperationStore
 from ktrdr.protocol.messages import DeliverRequest, OperationList, OperationView, ProgressView
 from ktrdr.protocol.specs import TrainingSpec
 from ktrdr.settings import ControlSettings
@@ -89,13 +91,38 @@ class OperationsService:
         """
         with about(operation_id=operation_id):
             transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
-            self.leases.seen(transition.operation)
-            self._follow(transition.operation, event)
-            self.observe(transition)
-            for command in transition.commands:
-                self._carry_out(command)
-            self._hub.changed(operation_id)
+            self._recorded(transition, event)
             return transition
+
+    async def submit(self, new: NewOperation, assign: Assigned | None = None) -> Operation:
+        """Record a new operation, at once assigned to the worker that was reserved for it if there is one.
+
+        What comes back is another operation if the key of ``new`` was used before; then nothing is assigned.
+        """
+        with about(operation_id=new.operation_id):
+            operation = await self.store.submit(new, self._clock.now(), assign=assign)
+            if assign is not None and operation.operation_id == new.operation_id:
+                self._recorded(Transition(operation), assign)
+            return operation
+
+    async def claim(self, claims: Sequence[Claim]) -> Sequence[Transition | None]:
+        """Record assignments in one unit; None for what could not be had."""
+        made = await self.store.claim(claims, self._clock.now())
+        for claim, transition in zip(claims, made, strict=True):
+            if transition is not None:
+                with about(operation_id=claim.operation_id, worker_id=claim.event.worker_id):
+                    self._recorded(transition, claim.event)
+        return made
+
+    def _recorded(self, transition: Transition, event: Event) -> None:
+        """Do what follows from a change that is in the ledger."""
+        operation = transition.operation
+        self.leases.seen(operation)
+        self._follow(operation, event)
+        self.observe(transition)
+        for command in transition.commands:
+            self._carry_out(command)
+        self._hub.changed(operation.operation_id)
 
     def lease_end(self) -> datetime:
         """What a renewal of now writes into the ledger; see :class:`Leases` for what it is worth."""

@@ -92,7 +92,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
         """The work that the request means; raises what is wrong with it."""
 
     async def submit(self, request: R, idempotency_key: str | None = None) -> Operation:
-        """Record the request as an operation and wake the dispatcher.
+        """Record the request as an operation; a free worker gets it at once.
 
         Raises
         ------
@@ -152,13 +152,11 @@ class ServiceOrchestrator(ABC, Generic[R]):
             requirements=requirements,
         )
         try:
-            operation = await use.store.submit(new, use.clock.now())
+            return await use.dispatcher.submit(new)
         except Conflict as error:
             if idempotency_key is None:
                 raise
             raise InvalidInput(error.message) from None
-        use.dispatcher.wake()
-        return operation
 
     def _refuse_without_workers(self, work: Work, *, reject: bool) -> None:
         kind, gpu = WORKER_TYPE[self.operation_type], bool(work.requirements.get("require_gpu"))

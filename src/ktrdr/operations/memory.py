@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from ktrdr.errors import NotFound
-from ktrdr.operations.events import Event
+from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition, new_operation, step
 from ktrdr.operations.memory_access import MemoryAccess
 from ktrdr.operations.model import (
@@ -23,6 +23,7 @@ from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
 from ktrdr.operations.store import (
     COUNTED,
     LONGEST_WAIT,
+    Claim,
     OperationPage,
     OperationQuery,
     OperationStore,
@@ -51,12 +52,14 @@ class MemoryStore(OperationStore):
     def access(self) -> MemoryAccess:
         return self._access
 
-    async def submit(self, new: NewOperation, now: datetime) -> Operation:
+    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
         operation = new_operation(new, now)
         if new.idempotency_key is not None and (known := self._keys.get(new.idempotency_key)) is not None:
             return same_submission(self._operations[known], operation)
         if new.operation_id in self._operations:
             raise id_taken(new.operation_id)
+        if assign is not None:
+            operation = step(operation, assign, now, max_failures=self._max_failures).operation
         self._specs.setdefault(operation.spec_digest, new.spec)
         self._operations[new.operation_id] = operation
         if new.idempotency_key is not None:
@@ -71,6 +74,15 @@ class MemoryStore(OperationStore):
         if model is not None and model.is_result_of(transition.operation):
             await self.save_model(model)
         return transition
+
+    async def claim(self, claims: Sequence[Claim], now: datetime) -> Sequence[Transition | None]:
+        return [await self._claim(claim, now) for claim in claims]
+
+    async def _claim(self, claim: Claim, now: datetime) -> Transition | None:
+        known = self._operations.get(claim.operation_id)
+        if known is None or known.status is not OperationStatus.PENDING:
+            return None
+        return await self.apply(claim.operation_id, claim.event, now)
 
     async def get(self, operation_id: str) -> Operation:
         return self._find(operation_id)

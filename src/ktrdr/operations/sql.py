@@ -9,15 +9,16 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import NotFound, Unavailable
 from ktrdr.operations import queries
-from ktrdr.operations.events import Event
-from ktrdr.operations.machine import Transition, new_operation, step
+from ktrdr.operations.changes import Apply, Change, Claims, Submit, save_model
+from ktrdr.operations.events import Assigned, Event
+from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import (
     ModelRecord,
     NewOperation,
@@ -29,18 +30,15 @@ from ktrdr.operations.model import (
 from ktrdr.operations.pauses import read_pauses, write_pauses
 from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer
-from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
+from ktrdr.operations.refusals import not_terminal
 from ktrdr.operations.rows import (
     model_from_row,
-    operation_from_row,
-    row_of_model,
-    row_of_operation,
     row_of_worker,
     worker_from_row,
 )
 from ktrdr.operations.sql_access import SqlAccess
 from ktrdr.operations.sqlite import LedgerFile
-from ktrdr.operations.store import OperationPage, OperationQuery, OperationStore
+from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
 from ktrdr.operations.tables import models, operations, specs, workers
 from ktrdr.operations.tally import Tally
 from ktrdr.operations.writer import GroupWriter
@@ -73,14 +71,13 @@ class SqlStore(OperationStore):
     """
 
     def __init__(self, where: str | Path, *, max_failures: int = 3, module: ModuleType | None = None) -> None:
-        self._max_failures = max_failures
         place = ledger_place(where)
         self._ledger: LedgerFile | LedgerServer
         if isinstance(place, Path):
             self._ledger = LedgerFile(place, readers=_READERS, module=module)
         else:
             self._ledger = LedgerServer(place, readers=_READERS, module=module)
-        self._writer = GroupWriter(self._ledger.writer, self._ledger.translate)
+        self._writer = GroupWriter(self._ledger.writer, self._ledger.translate, max_failures)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
         self._closed = False
         self._access = SqlAccess(self._write, self._read)
@@ -99,21 +96,19 @@ class SqlStore(OperationStore):
         """How many transactions were committed since opening."""
         return self._writer.transactions
 
-    async def submit(self, new: NewOperation, now: datetime) -> Operation:
-        return await self._write(partial(_submit, new=new, now=now))
+    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
+        operation: Operation = await self._make(Submit(new, now, assign))
+        return operation
 
     async def apply(
         self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
     ) -> Transition:
-        def work(connection: Connection) -> Transition:
-            transition = _apply(
-                connection, operation_id=operation_id, event=event, now=now, max_failures=self._max_failures
-            )
-            if model is not None and model.is_result_of(transition.operation):
-                _save_model(connection, model)
-            return transition
+        transition: Transition = await self._make(Apply(operation_id, event, now, model))
+        return transition
 
-        return await self._write(work)
+    async def claim(self, claims: Sequence[Claim], now: datetime) -> Sequence[Transition | None]:
+        made: Sequence[Transition | None] = await self._make(Claims(tuple(claims), now))
+        return made
 
     async def get(self, operation_id: str) -> Operation:
         return await self._read(partial(queries.find, operation_id=operation_id))
@@ -160,7 +155,7 @@ class SqlStore(OperationStore):
         return await self._read(work)
 
     async def save_model(self, model: ModelRecord) -> None:
-        await self._write(partial(_save_model, model=model))
+        await self._write(partial(save_model, model=model))
 
     async def model(self, model_id: str) -> ModelRecord:
         def work(connection: Connection) -> ModelRecord:
@@ -199,6 +194,9 @@ class SqlStore(OperationStore):
         self._readers.shutdown()
         self._ledger.close()
 
+    async def _make(self, change: Change) -> Any:
+        return await asyncio.wrap_future(self._writer.make(change))
+
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.wrap_future(self._writer.run(work))
 
@@ -213,44 +211,6 @@ class SqlStore(OperationStore):
                 return work(connection)
         except DBAPIError as error:
             raise self._ledger.translate(error) from None
-
-
-def _submit(connection: Connection, *, new: NewOperation, now: datetime) -> Operation:
-    operation = new_operation(new, now)
-    if new.idempotency_key is not None:
-        query = select(operations).where(operations.c.idempotency_key == new.idempotency_key)
-        row = connection.execute(query).mappings().first()
-        if row is not None:
-            return same_submission(operation_from_row(row), operation)
-    taken = select(operations.c.operation_id).where(operations.c.operation_id == new.operation_id)
-    if connection.scalar(taken) is not None:
-        raise id_taken(new.operation_id)
-    digest = operation.spec_digest
-    if connection.scalar(select(specs.c.digest).where(specs.c.digest == digest)) is None:
-        connection.execute(insert(specs), {"digest": digest, "content": new.spec})
-    connection.execute(insert(operations), row_of_operation(operation))
-    tally = Tally()
-    tally.add(operation)
-    tally.write(connection)
-    return operation
-
-
-def _apply(
-    connection: Connection, *, operation_id: str, event: Event, now: datetime, max_failures: int
-) -> Transition:
-    before = queries.find(connection, operation_id, lock=True)
-    transition = step(before, event, now, max_failures=max_failures)
-    row = row_of_operation(transition.operation)
-    connection.execute(update(operations).where(operations.c.operation_id == operation_id).values(row))
-    tally = Tally()
-    tally.move(before, transition.operation)
-    tally.write(connection)
-    return transition
-
-
-def _save_model(connection: Connection, model: ModelRecord) -> None:
-    connection.execute(delete(models).where(models.c.model_id == model.model_id))
-    connection.execute(insert(models), row_of_model(model))
 
 
 def _delete(connection: Connection, *, operation_id: str) -> None:

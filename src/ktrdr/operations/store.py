@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from ktrdr.errors import NotFound
 from ktrdr.operations.access import AccessLedger
-from ktrdr.operations.events import Event
+from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import (
     ModelRecord,
@@ -20,7 +20,7 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 
-__all__ = ["COUNTED", "LONGEST_WAIT", "OperationPage", "OperationQuery", "OperationStore", "absent"]
+__all__ = ["COUNTED", "LONGEST_WAIT", "Claim", "OperationPage", "OperationQuery", "OperationStore", "absent"]
 
 LONGEST_WAIT = timedelta(
     seconds=15
@@ -43,6 +43,14 @@ class OperationQuery:
     worker_id: str | None = None
     limit: int = 50
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A pending operation for a worker that was reserved for it."""
+
+    operation_id: str
+    event: Assigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +88,20 @@ class OperationStore(ABC):
         """Who may do what; in the same place as the operations."""
 
     @abstractmethod
-    async def submit(self, new: NewOperation, now: datetime) -> Operation: ...
+    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
+        """With ``assign`` the operation is recorded and assigned in one unit, unless its key gave an earlier one."""
+
     @abstractmethod
     async def apply(
         self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
     ) -> Transition:
         """``model`` is saved in the same unit if the operation then is completed and delivered it, else not at all:
         who reads ``completed`` finds the model."""
+
+    @abstractmethod
+    async def claim(self, claims: Sequence[Claim], now: datetime) -> Sequence[Transition | None]:
+        """Assign pending operations, all in one unit; None for each that is not pending any more, is gone, or is held
+        by another writer at this moment, for which nobody waits."""
 
     @abstractmethod
     async def get(self, operation_id: str) -> Operation:

@@ -10,26 +10,29 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
 from ktrdr.errors import Unavailable
+from ktrdr.operations.changes import Change, Outcome, Unit
 
 __all__ = ["GroupWriter"]
 
 _BATCH = 256
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
+Entry = tuple[Change | Work, "Future[Any]"]
 
 
 class GroupWriter:
-    """Runs pieces of work one after the other on one connection.
+    """Makes changes and runs other pieces of work, one after the other on one connection.
 
     Laws
     ----
-    - Work runs in the order it was handed in, each in a savepoint of its own: a piece that raises changes nothing
-      and harms no other.
+    - Work is done in the order it was handed in: changes of operations together as a :class:`Unit`, each other piece
+      in a savepoint of its own. A piece that raises changes nothing and harms no other.
     - A future gets its result only after the transaction that carries the work was committed; if the commit
       fails, every piece of the batch gets the error.
     - ``close`` finishes what was handed in before it.
@@ -37,11 +40,15 @@ class GroupWriter:
     ``translate`` turns a driver's error into one of ktrdr's (others pass through). ``transactions`` counts commits.
     """
 
-    def __init__(self, engine: Engine, translate: Callable[[BaseException], BaseException]) -> None:
+    def __init__(
+        self, engine: Engine, translate: Callable[[BaseException], BaseException], max_failures: int = 3
+    ) -> None:
         self.transactions = 0
         self._engine = engine
         self._translate = translate
-        self._queue: queue.SimpleQueue[tuple[Work, Future[Any]] | None] = queue.SimpleQueue()
+        self._max_failures = max_failures
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._next: Entry | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
@@ -55,7 +62,20 @@ class GroupWriter:
         Unavailable
             If the writer is closed.
         """
-        future: Future[T] = Future()
+        return self._hand_in(work)
+
+    def make(self, change: Change) -> Future[Any]:
+        """Hand in a change of operations; the future brings its result, as :mod:`ktrdr.operations.changes` tells.
+
+        Raises
+        ------
+        Unavailable
+            If the writer is closed.
+        """
+        return self._hand_in(change)
+
+    def _hand_in(self, work: Change | Work) -> Future[Any]:
+        future: Future[Any] = Future()
         with self._lock:
             if self._closed:
                 raise Unavailable("The ledger is closed.")
@@ -74,15 +94,18 @@ class GroupWriter:
         while True:
             batch, last = self._gather()
             if batch:
-                self._write(batch)
+                self._answer(batch)
             if last:
                 return
 
-    def _gather(self) -> tuple[list[tuple[Work, Future[Any]]], bool]:
-        """Wait for one piece, then take all that are there; the flag says that it was the last call."""
-        batch: list[tuple[Work, Future[Any]]] = []
-        entry = self._queue.get()
+    def _gather(self) -> tuple[list[Entry], bool]:
+        """Wait for one piece, then take all of its kind that are there; the flag says that it was the last call."""
+        batch: list[Entry] = []
+        entry, self._next = self._next or self._queue.get(), None
         while entry is not None:
+            if batch and isinstance(entry[0], Change) is not isinstance(batch[0][0], Change):
+                self._next = entry
+                return batch, False
             if entry[1].set_running_or_notify_cancel():
                 batch.append(entry)
             if len(batch) >= _BATCH:
@@ -93,22 +116,50 @@ class GroupWriter:
                 return batch, False
         return batch, True
 
-    def _write(self, batch: list[tuple[Work, Future[Any]]]) -> None:
-        outcomes: list[tuple[Any, BaseException | None]] = []
-        try:
-            with self._engine.begin() as connection:
-                outcomes = [self._isolated(connection, work) for work, _ in batch]
-            self.transactions += 1
-        except BaseException as error:  # the thread's edge: whatever it is, the waiting callers must learn it
-            failure = self._translate(error)
-            outcomes = [(None, failure)] * len(batch)
+    def _answer(self, batch: list[Entry]) -> None:
+        works = [work for work, _ in batch]
+        changes = [work for work in works if isinstance(work, Change)]
+        outcomes = self._together(changes) if changes else self._one_by_one([w for w in works if callable(w)])
         for (_, future), (result, problem) in zip(batch, outcomes, strict=True):
             if problem is None:
                 future.set_result(result)
             else:
                 future.set_exception(problem)
 
-    def _isolated(self, connection: Connection, work: Work) -> tuple[Any, BaseException | None]:
+    def _together(self, changes: list[Change]) -> list[Outcome]:
+        """As one unit; if the database refuses that, piece by piece, so that the guilty one is found."""
+        begun = made = lost = False
+        try:
+            with self._engine.begin() as connection:
+                begun = True
+                try:
+                    outcomes = Unit(connection, self._max_failures).perform(changes)
+                    made = True
+                finally:
+                    lost = connection.invalidated
+            self.transactions += 1
+        except BaseException as error:  # the thread's edge: whatever it is, the waiting callers must learn it
+            if begun and not made and not lost and len(changes) > 1:
+                return self._one_by_one([partial(self._alone, change) for change in changes])
+            return [(None, self._translate(error))] * len(changes)
+        return outcomes
+
+    def _alone(self, change: Change, connection: Connection) -> Any:
+        [(result, problem)] = Unit(connection, self._max_failures).perform([change])
+        if problem is not None:
+            raise problem
+        return result
+
+    def _one_by_one(self, works: list[Work]) -> list[Outcome]:
+        try:
+            with self._engine.begin() as connection:
+                outcomes = [self._isolated(connection, work) for work in works]
+            self.transactions += 1
+        except BaseException as error:  # as above
+            return [(None, self._translate(error))] * len(works)
+        return outcomes
+
+    def _isolated(self, connection: Connection, work: Work) -> Outcome:
         savepoint = connection.begin_nested()
         try:
             result = work(connection)

@@ -23,7 +23,7 @@ from ktrdr.operations.model import (
     OperationType,
 )
 from ktrdr.operations.progress import Progress
-from ktrdr.operations.store import LONGEST_WAIT, OperationQuery, OperationStore
+from ktrdr.operations.store import LONGEST_WAIT, Claim, OperationQuery, OperationStore
 from ktrdr.testing.operations import (
     LEASE,
     T0,
@@ -172,6 +172,71 @@ class OperationStoreContract:
         )
         assert after.attempt == before.attempt
         assert len(after.story) > len(before.story)
+
+    async def test_a_submission_may_come_with_its_assignment(self, store: OperationStore) -> None:
+        operation = await store.submit(a_submission("op_a"), T0, assign=assigned_to("worker-7"))
+        assert operation == await store.get("op_a")
+        assert (operation.status, operation.worker_id, operation.attempt) == (ASSIGNED, "worker-7", 1)
+        told = [line.partition(" ")[2] for line in operation.story]
+        assert told == ["submitted", "attempt 1: assigned to worker-7"]
+        assert await store.counts() == {(OperationType.BACKTESTING, ASSIGNED): 1}
+        with pytest.raises(Conflict, match="op_a exists already"):
+            await store.submit(a_submission("op_a"), T0, assign=assigned_to("worker-8"))
+        assert await store.get("op_a") == operation
+
+    async def test_a_repeated_submission_assigns_nothing(self, store: OperationStore) -> None:
+        first = await store.submit(a_submission("op_a", idempotency_key="k"), T0)
+        new = a_submission("op_b", idempotency_key="k")
+        assert await store.submit(new, T0, assign=assigned_to()) == first
+        assert await store.get("op_a") == first
+
+    async def test_claims_assign_what_is_pending_and_leave_the_rest(self, store: OperationStore) -> None:
+        for name in ("op_a", "op_b", "op_c"):
+            await store.submit(a_submission(name), T0)
+        running = await self.running(store, "op_running")
+        names = ("op_b", "op_running", "op_none", "op_a", "op_b")
+        claims = [Claim(name, assigned_to(f"worker-{n}")) for n, name in enumerate(names)]
+        made = await store.claim(claims, T0 + SECOND)
+        owners = [None if t is None else (t.operation.operation_id, t.operation.worker_id) for t in made]
+        assert owners == [("op_b", "worker-0"), None, None, ("op_a", "worker-3"), None]
+        for transition in made:
+            if transition is not None:
+                assert transition.operation == await store.get(transition.operation.operation_id)
+                assert (transition.operation.status, transition.outcome) == (ASSIGNED, "changed")
+        assert await store.get("op_running") == running
+        assert [o.operation_id for o in await store.pending(T0 + SECOND, 9)] == ["op_c"]
+        assert await store.claim([], T0) in ([], ())
+
+    async def test_concurrent_claims_give_one_owner(self, store: OperationStore) -> None:
+        names = [f"op_{n}" for n in range(4)]
+        for name in names:
+            await store.submit(a_submission(name), T0)
+        tries = [
+            store.claim([Claim(name, assigned_to(f"worker-{turn}")) for name in names], T0)
+            for turn in range(6)
+        ]
+        made = [t for each in await asyncio.gather(*tries) for t in each if t is not None]
+        assert sorted(t.operation.operation_id for t in made) == names
+        assert [(await store.get(name)).attempt for name in names] == [1] * 4
+
+    async def test_changes_that_come_together_happen_one_after_the_other(self, store: OperationStore) -> None:
+        """Ten operations' whole lives at once, each event right behind the one it follows."""
+        calls: list[Coroutine[Any, Any, object]] = []
+        for number in range(10):
+            name, assignment = f"op_{number}", Assignment("worker-1", "instance-1", 1)
+            calls += [
+                store.submit(a_submission(name), T0),
+                store.apply(name, assigned_to(), T0),
+                store.apply(name, assigned_to("worker-2"), T0),
+                store.apply(name, Accepted(assignment, T0 + LEASE), T0),
+                store.apply(name, Finished(assignment, an_outcome()), T0 + SECOND),
+            ]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        for number in range(10):
+            ended = await store.get(f"op_{number}")
+            assert (ended.status, ended.attempt, ended.worker_id) == (COMPLETED, 1, "worker-1")
+            assert isinstance(outcomes[5 * number + 2], InvalidTransition)
+        assert await store.counts() == {(OperationType.BACKTESTING, COMPLETED): 10}
 
     # --- reading --------------------------------------------------------------------------------------------------
 

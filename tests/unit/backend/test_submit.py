@@ -34,7 +34,7 @@ async def test_a_training_is_resolved_recorded_and_started(stocked: ControlPlane
     started = answer.json()
     name = started["operation_id"]
     assert (answer.status, answer.headers["location"]) == (202, f"/api/v1/operations/{name}")
-    assert (started["status"], started["operation_status"]) == ("started", "pending")
+    assert (started["status"], started["operation_status"]) == ("started", "assigned")
     await stocked.until(name, "running")
     spec = TrainingSpec.model_validate(await _spec(stocked, name))
     assert (spec.symbols, spec.timeframes, spec.seed) == (["SP500"], ["1d"], 7)

@@ -14,17 +14,17 @@ from sqlalchemy import URL, Connection, create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
-from ktrdr.operations.events import CancelRequested
-from ktrdr.operations.model import OperationStatus, OperationType
+from ktrdr.operations.events import CancelRequested, Finished
+from ktrdr.operations.model import Assignment, OperationStatus, OperationType
 from ktrdr.operations.paging import encode_cursor
 from ktrdr.operations.place import ledger_place, shown
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.sqlite import LedgerFile, driver, journal_for
 from ktrdr.operations.store import OperationQuery
 from ktrdr.operations.tables import SCHEMA, metadata, operations
-from ktrdr.testing.operations import T0, a_submission
+from ktrdr.testing.operations import T0, a_model, a_submission, an_outcome, assigned_to
 
-PENDING, FAILED = OperationStatus.PENDING, OperationStatus.FAILED
+PENDING, ASSIGNED, _, _, COMPLETED, FAILED, _ = OperationStatus
 
 
 @pytest.fixture
@@ -245,6 +245,37 @@ async def test_submissions_that_come_together_share_transactions(path: Path) -> 
     shared = store.transactions - before
     await store.close()
     assert 0 < shared < 100
+
+
+async def test_a_change_that_cannot_be_written_harms_none_that_came_with_it(path: Path) -> None:
+    """What the unit as a whole cannot write is made piece by piece."""
+    store = SqlStore(path)
+    for number in range(3):
+        await store.submit(a_submission(f"op_{number}"), T0, assign=assigned_to())
+    done = Finished(Assignment("worker-1", "instance-1", 1), an_outcome(artifacts={"model": "d" * 64}))
+    bad = a_model(operation_id="op_1", metrics={"not": object()})
+    outcomes = await asyncio.gather(
+        store.apply("op_0", done, T0, model=a_model("m_0")),
+        store.apply("op_1", done, T0, model=bad),
+        store.apply("op_2", done, T0, model=a_model("m_2")),
+        store.submit(a_submission("op_3"), T0),
+        return_exceptions=True,
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "Transition",
+        "TypeError",
+        "Transition",
+        "Operation",
+    ]
+    assert [(await store.get(f"op_{n}")).status for n in range(4)] == [
+        COMPLETED,
+        ASSIGNED,
+        COMPLETED,
+        PENDING,
+    ]
+    assert {model.model_id for model in await store.models()} == {"m_0", "m_2"}
+    assert sum((await store.counts()).values()) == 4
+    await store.close()
 
 
 async def test_damage_met_while_reading_is_put_into_words(path: Path) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.backend.wiring import Backend
-from ktrdr.operations.model import Operation
+from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
 
 __all__ = ["router", "started"]
@@ -21,7 +21,8 @@ Key = Annotated[str | None, Header(max_length=200, description="same key and bod
 async def started(services: Backend, operation: Operation, request: Request) -> Response:
     """202 with the operation's id, its place in the queue and its address."""
     operation_id = operation.operation_id
-    position = await services.store.queue_position(operation_id)
+    pending = operation.status is OperationStatus.PENDING
+    position = await services.store.queue_position(operation_id) if pending else None
     answer = OperationStarted(
         operation_id=operation_id,
         operation_type=operation.operation_type,
