@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from ktrdr.errors import KtrdrError
 from support.chaos import Chaos, ended, integrity, no_tracebacks, runs
 from support.processes import Parts, advancing, descendants, in_status, parts, wait_for
+from support.stream import Stream
 
 pytestmark = pytest.mark.integration
 SHORT = {"KTRDR_LEASE_S": "1.5", "KTRDR_HEALTH_INTERVAL_S": "0.2"}
@@ -31,31 +30,6 @@ def alone(tmp_path: Path) -> Iterator[Parts]:
 def _deliveries(view: Any) -> list[str]:
     """Lines of the story in which a result was accepted."""
     return [line for line in view["story"] if " delivered " in line]
-
-
-class Stream:
-    """Submits the same work again and again from a thread of its own; ``acknowledged`` collects what got a 202."""
-
-    def __init__(self, chaos: Chaos, name: str) -> None:
-        self.acknowledged: list[str] = []
-        self._chaos, self._name = chaos, name
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with self._chaos.parts.api() as api:
-                    while not self._stop.wait(0.03):
-                        self.acknowledged.append(self._chaos.submit(api, self._name))
-            except KtrdrError:  # the backend is being killed
-                time.sleep(0.05)
-
-    def stop(self) -> list[str]:
-        self._stop.set()
-        self._thread.join()
-        return self.acknowledged
 
 
 def test_kill_9_of_the_backend_during_a_stream_of_submissions(alone: Parts, tmp_path: Path) -> None:

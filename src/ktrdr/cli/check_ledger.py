@@ -27,13 +27,13 @@ def check_database(home: Path, url: str | None) -> Check:
 
 
 def _check_file(path: Path) -> Check:
-    from ktrdr.operations.sqlite import driver  # lazy, see above
+    from ktrdr.operations.sqlite import driver, reading_uri  # lazy, see above
 
     if not path.exists():
         return Check("database", "ok", f"{path} is made at the first start")
     module = driver()
     try:
-        connection = module.connect(f"{path.as_uri()}?{_mode(path)}", uri=True, timeout=LOCAL_S)
+        connection = module.connect(reading_uri(path)[0], uri=True, timeout=LOCAL_S)
         try:
             version = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
             count = connection.execute("SELECT count(*) FROM operations").fetchone()[0]
@@ -88,10 +88,3 @@ def _check_schema(name: str, version: str, count: int) -> Check:
     return Check(
         "database", "fail", f"{told}; this ktrdr knows up to {SCHEMA}", "Upgrade: pip install -U ktrdr"
     )
-
-
-def _mode(path: Path) -> str:
-    """Read-only. A write-ahead ledger that nobody has open is read as it lies, or SQLite would leave files beside it."""
-    with path.open("rb") as file:
-        write_ahead = file.read(20)[18:20] == b"\x02\x02"
-    return "immutable=1" if write_ahead and not Path(f"{path}-wal").exists() else "mode=ro"

@@ -9,13 +9,18 @@ from sqlalchemy import Connection, inspect, text
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.tables import SCHEMA
 
-__all__ = ["migrate"]
+__all__ = ["known_schemas", "migrate"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection, ledger: str) -> None:
-    """Bring the tables to ``SCHEMA`` inside the connection's transaction: all of it or nothing.
+def known_schemas() -> frozenset[str]:
+    """Every schema that a ledger of this ktrdr or of an earlier one may have."""
+    return frozenset(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
+
+
+def migrate(connection: Connection, ledger: str, *, to: str = SCHEMA) -> None:
+    """Bring the tables to a schema inside the connection's transaction: all of it or nothing.
 
     Raises
     ------
@@ -25,7 +30,7 @@ def migrate(connection: Connection, ledger: str) -> None:
     names = set(inspect(connection).get_table_names())
     if "alembic_version" in names:
         version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        if version == SCHEMA:
+        if version == to:
             return
     elif names:
         raise InvalidSetting(
@@ -34,21 +39,19 @@ def migrate(connection: Connection, ledger: str) -> None:
         )
     else:
         version = None
-    _upgrade(connection, ledger, version)
+    _upgrade(connection, ledger, version, to)
 
 
-def _upgrade(connection: Connection, ledger: str, version: str | None) -> None:
+def _upgrade(connection: Connection, ledger: str, version: str | None, to: str) -> None:
     from alembic import command  # lazy: takes a fifth of a second, and only the first start needs it
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if version is not None and version not in known:
+    if version is not None and version not in known_schemas():
         raise InvalidSetting(
             f"The ledger {ledger} was written by a newer ktrdr (schema {version}; this one knows up to {SCHEMA}). "
             "Upgrade ktrdr: pip install --upgrade ktrdr; or use another ledger. Nothing was changed."
         )
     config.attributes["connection"] = connection
-    command.upgrade(config, SCHEMA)
+    command.upgrade(config, to)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
 from ktrdr.operations.schema import migrate
 
-__all__ = ["LedgerFile", "Lock", "driver", "journal_for"]
+__all__ = ["LedgerFile", "Lock", "driver", "journal_for", "reading_uri"]
 
 _WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
 _BUSY_S = 10.0
@@ -38,6 +38,17 @@ def driver(preferred: str = "pysqlite3.dbapi2") -> ModuleType:
         return importlib.import_module(preferred)
     except ImportError:
         return sqlite3.dbapi2
+
+
+def reading_uri(path: Path) -> tuple[str, bool]:
+    """The URI by which a program beside the backend reads a ledger, and whether nobody seems to have it open.
+
+    A write-ahead ledger at rest is read as it lies, or SQLite would leave files beside it, of the reader's user.
+    """
+    with path.open("rb") as file:
+        write_ahead = file.read(20)[18:20] == b"\x02\x02"
+    at_rest = write_ahead and not Path(f"{path}-wal").exists()
+    return f"{path.absolute().as_uri()}?{'immutable=1' if at_rest else 'mode=ro'}", at_rest
 
 
 class Lock:
