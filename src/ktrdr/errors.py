@@ -8,6 +8,7 @@
     │   ├── InvalidBars         market data that cannot be true, with rows
     │   ├── TooFewBars          not enough history for the warm-up or the split
     │   ├── InvalidModel        a bundle that is not one, or does not fit the strategy
+    │   ├── UnusableCheckpoint  a checkpoint that is damaged, of another job or of another version
     │   ├── InvalidSetting      an environment variable, flag or option
     │   └── MissingExtra        an optional dependency is not installed
     ├── NotFound                carries ``kind``, ``name`` and the nearest valid names
@@ -56,6 +57,7 @@ __all__ = [
     "ServerUnreachable",
     "TooFewBars",
     "Unavailable",
+    "UnusableCheckpoint",
     "WorkerBusy",
     "nearest",
 ]
@@ -130,6 +132,10 @@ class InvalidModel(InvalidInput):
     """The model bundle cannot be used, or not with this strategy."""
 
     slug = "invalid-model"
+
+
+class UnusableCheckpoint(InvalidInput):
+    """A checkpoint from which this job cannot go on; an older one or the start can serve instead."""
 
 
 class InvalidSetting(InvalidInput):

@@ -14,6 +14,7 @@ from ktrdr.errors import InvalidSetting
 
 __all__ = [
     "DEFAULT_API_URL",
+    "CheckpointSettings",
     "ControlSettings",
     "api_token",
     "api_url",
@@ -103,6 +104,30 @@ def _secret(name: str, environ: Environment | None) -> str | None:
         except OSError as error:
             raise InvalidSetting(f"{name}_FILE='{path}' cannot be read: {error.strerror}.") from None
     return env.get(name) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSettings:
+    """How often a worker's job is checkpointed; whichever comes first. 0: not by this measure."""
+
+    every_s: float = 30.0
+    every_epochs: int = 0
+    every_bars: int = 0
+
+    @classmethod
+    def from_environment(cls, environ: Environment | None = None) -> CheckpointSettings:
+        """Read ``KTRDR_CHECKPOINT_S`` and its kin.
+
+        Raises
+        ------
+        InvalidSetting
+            If one of them is not a number of at least 0.
+        """
+        return cls(
+            every_s=read_number("KTRDR_CHECKPOINT_S", 30.0, environ=environ),
+            every_epochs=int(read_number("KTRDR_CHECKPOINT_EPOCHS", 0, environ=environ)),
+            every_bars=int(read_number("KTRDR_CHECKPOINT_BARS", 0, environ=environ)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -291,7 +291,11 @@ class Dispatcher:
             await self._fail(operation_id, assignment, f"The stored specification is not readable: {error}")
             return
         job = StartJob(
-            task_id=operation_id, attempt=assignment.attempt, lease_s=self._control.lease_s, spec=spec
+            task_id=operation_id,
+            attempt=assignment.attempt,
+            lease_s=self._control.lease_s,
+            spec=spec,
+            checkpoints=list(operation.checkpoints) or None,
         )
         pause_s = 0.1
         while (worker := self._registry.find(assignment.worker_id)) is not None:

@@ -175,8 +175,15 @@ class Enrolment:
 
     async def _missing_files(self, delivery: DeliverRequest) -> list[str]:
         """Delivered files that the store lacks; a result whose files nobody has must not be published."""
-        digests = list(delivery.artifacts.values())
-        return await asyncio.to_thread(lambda: [d for d in digests if not self._artifacts.has(d)])
+        digests, checkpoint = list(delivery.artifacts.values()), delivery.checkpoint_digest
+
+        def look() -> list[str]:
+            missing = [digest for digest in digests if not self._artifacts.has(digest)]
+            if checkpoint is not None and not self._artifacts.intact(checkpoint):
+                missing.append(checkpoint)
+            return missing
+
+        return await asyncio.to_thread(look)
 
     def _record(self, endpoint: str, request: RegisterRequest) -> WorkerRecord:
         known = self._registry.find(request.worker_id)
@@ -224,8 +231,20 @@ class Enrolment:
                     1.0,
                 )
             await self._operations.deliver(worker_id, report.delivery)
+        stop = [] if report.checkpoint is None else await self._checkpoint(worker_id, report)
         self._operations.wake()
-        return ReportResponse(acknowledged=report.delivery is not None)
+        return ReportResponse(
+            acknowledged=report.delivery is not None or report.checkpoint is not None, stop=stop
+        )
+
+    async def _checkpoint(self, worker_id: str, report: ReportRequest) -> list[str]:
+        """Record news of a checkpoint; returns the operation if its job should stop."""
+        news = report.checkpoint
+        assert news is not None
+        if news.digest is not None and self._operations.checkpoint_files is not None:
+            await self._operations.checkpoint_files.require(news.digest, news.operation_id)
+        goes_on = await self._operations.checkpointed(worker_id, report.instance_id, news)
+        return [] if goes_on else [news.operation_id]
 
     async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
         """Let a worker finish and take no more, or take work again; if the ledger does not take it, it is as before."""

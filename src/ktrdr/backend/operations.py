@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from ktrdr.backend.checkpoints import CheckpointFiles
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.hub import Hub
 from ktrdr.backend.joblogs import JobLogs
@@ -20,8 +21,10 @@ from ktrdr.operations.events import (
     Assigned,
     CancelRequested,
     CancelWorker,
+    Checkpointed,
     ChildDied,
     Command,
+    DropCheckpoints,
     Event,
     Finished,
     NotMine,
@@ -42,7 +45,13 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.progress import Progress
 from ktrdr.operations.store import LONGEST_WAIT, Claim, OperationQuery, OperationStore
-from ktrdr.protocol.messages import DeliverRequest, OperationList, OperationView, ProgressView
+from ktrdr.protocol.messages import (
+    CheckpointNews,
+    DeliverRequest,
+    OperationList,
+    OperationView,
+    ProgressView,
+)
 from ktrdr.protocol.specs import TrainingSpec
 from ktrdr.settings import ControlSettings
 
@@ -81,6 +90,7 @@ class OperationsService:
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
         self.on_end: Callable[[str], object] = lambda _: None
+        self.checkpoint_files: CheckpointFiles | None = None
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -149,9 +159,16 @@ class OperationsService:
             case CancelWorker(operation_id, assignment):
                 work, name = self._cancel_at(operation_id, assignment), f"cancel {operation_id}"
                 self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
+            case DropCheckpoints(operation_id, digests):
+                self._drop(operation_id, digests)
             case StopStray(operation_id, assignment):
                 work, name = self._stop_at(operation_id, assignment), f"stop {operation_id}"
                 self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
+
+    def _drop(self, operation_id: str, digests: tuple[str, ...]) -> None:
+        if self.checkpoint_files is not None:
+            work = self.checkpoint_files.drop(operation_id, digests)
+            self._fleet.spawn(work, f"drop checkpoints of {operation_id}", operation_id=operation_id)
 
     async def _cancel_at(self, operation_id: str, assignment: Assignment) -> None:
         try:
@@ -184,6 +201,18 @@ class OperationsService:
             transition = await self.apply(operation_id, event)
         except NotFound:
             return True  # started by hand at the worker; none of our business
+        return not any(isinstance(command, StopStray) for command in transition.commands)
+
+    async def checkpointed(self, worker_id: str, instance_id: str, news: CheckpointNews) -> bool:
+        """A worker tells of a checkpoint, whose file is here; returns whether its job should go on."""
+        assignment = Assignment(worker_id, instance_id, news.attempt)
+        event = Checkpointed(assignment, news.digest, tuple(news.refused), tuple(news.notes))
+        try:
+            transition = await self.apply(news.operation_id, event)
+        except NotFound:
+            return False
+        if transition.outcome == "ignored" and news.digest is not None:
+            self._drop(news.operation_id, (news.digest,))
         return not any(isinstance(command, StopStray) for command in transition.commands)
 
     async def deliver(self, worker_id: str, delivery: DeliverRequest) -> None:
@@ -324,6 +353,7 @@ def operation_view(
         artifacts=dict(operation.artifacts),
         spec_digest=operation.spec_digest,
         parent_operation_id=operation.parent_operation_id,
+        checkpoint_digest=operation.checkpoint_digest,
         waiting_for=waiting_for,
         story=list(operation.story),
     )
@@ -334,14 +364,15 @@ def _event_of(delivery: DeliverRequest, assignment: Assignment) -> Event:
     if delivery.status == "released":
         return Released(assignment, delivery.checkpoint_digest, progress)
     if delivery.status == "child_died":
-        return ChildDied(assignment, delivery.error or "no reason given", delivery.out_of_memory, progress)
+        detail, checkpoint = delivery.error or "no reason given", delivery.checkpoint_digest
+        return ChildDied(assignment, detail, delivery.out_of_memory, progress, checkpoint)
     outcome = JobOutcome(
         status=OperationStatus(delivery.status),
         summary=delivery.summary,
         artifacts=delivery.artifacts,
         error=delivery.error,
     )
-    return Finished(assignment, outcome, progress)
+    return Finished(assignment, outcome, progress, delivery.checkpoint_digest)
 
 
 def _model_id(training: TrainingSpec, bundle: str) -> str:

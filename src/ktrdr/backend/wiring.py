@@ -12,6 +12,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from ktrdr.artifacts import FileArtifactStore
+from ktrdr.backend.checkpoints import CheckpointFiles
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
@@ -82,6 +83,7 @@ class Backend:
         self.operations = OperationsService(
             self.store, self.registry, self.fleet, self.hub, self.clock, config.control, self.logs
         )
+        self.operations.checkpoint_files = CheckpointFiles(self.store, self.artifacts)
         self.metrics = BackendMetrics(config.version)
         self.operations.observe = self.metrics.observe
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ktrdr.artifacts import ArtifactStore
+from ktrdr.jobs.checkpoint import Checkpoint, ResumePoint
 from ktrdr.models.bundle import JsonValue
 from ktrdr.operations.progress import Metric, Progress
 
@@ -15,10 +16,15 @@ __all__ = ["Job", "JobEnvironment", "JobResult"]
 
 @dataclass(frozen=True, slots=True)
 class JobEnvironment:
-    """``artifacts`` is where the job reads its data and leaves its results; ``scratch`` a folder of its own."""
+    """``artifacts`` is where the job reads its data and leaves its results; ``scratch`` a folder of its own.
+
+    ``resume`` is where to go on, or None to begin. A job that cannot go on from it raises UnusableCheckpoint before it
+    yields a metric.
+    """
 
     artifacts: ArtifactStore
     scratch: Path
+    resume: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +35,5 @@ class JobResult:
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
 
-Job = Generator[Progress | Metric, None, JobResult]
+Job = Generator[Progress | Metric | ResumePoint, None, JobResult]
 """A running job. It may be closed at any yield; it leaves nothing half-written, since artifacts are stored whole."""

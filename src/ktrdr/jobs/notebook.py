@@ -17,6 +17,7 @@ from ktrdr.artifacts import ArtifactStore, FileArtifactStore
 from ktrdr.backtesting import Result
 from ktrdr.bars import Bars, parse_time, to_datetime
 from ktrdr.errors import InvalidInput, InvalidModel, NotFound
+from ktrdr.jobs.checkpoint import ResumePoint
 from ktrdr.jobs.market_data import Moment
 from ktrdr.market.resample import can_resample, resample
 from ktrdr.market.samples import load_sample, sample_list
@@ -284,7 +285,7 @@ def _scratch_store() -> FileArtifactStore:
     return _ScratchStore()
 
 
-def _drain(steps: Generator[Progress | Metric, None, _T], progress: Listener | None) -> _T:
+def _drain(steps: Generator[Progress | Metric | ResumePoint, None, _T], progress: Listener | None) -> _T:
     while True:
         try:
             event = next(steps)

@@ -11,6 +11,8 @@ import numpy as np
 
 from ktrdr.artifacts import ArtifactStore
 from ktrdr.clock import Clock
+from ktrdr.errors import InvalidInput, UnusableCheckpoint
+from ktrdr.jobs.checkpoint import Checkpoint, ResumePoint
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
 from ktrdr.jobs.learning_remarks import remarks_on_learning
 from ktrdr.jobs.learning_set import LearningSet, build_learning_set
@@ -34,10 +36,11 @@ from ktrdr.strategies.parse import parse_strategy, with_overrides
 from ktrdr.training.device import DeviceChoice, choose_device
 from ktrdr.training.evaluation import ClassReport, report_classes
 from ktrdr.training.fit import BatchDone, EpochResult, FitResult, Samples, fit
+from ktrdr.training.state import FitState
 
 __all__ = ["Trained", "train_job", "train_model"]
 
-_Events = Generator[Progress | Metric, None, "Trained"]
+_Events = Generator[Progress | Metric | ResumePoint, None, "Trained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,11 @@ def train_job(spec: TrainingSpec, env: JobEnvironment) -> Job:
         end_date=spec.end_date,
         seed=spec.seed,
     )
-    yield Progress(0, strategy.training.epochs, "loading bars")
+    done = 0 if env.resume is None else env.resume.done
+    yield Progress(done, strategy.training.epochs, "loading bars")
     market = load_market(spec.datasets, env.artifacts)
     trained = yield from train_model(
-        strategy, market, env.artifacts, device=spec.device, threads=spec.threads
+        strategy, market, env.artifacts, device=spec.device, threads=spec.threads, resume=env.resume
     )
     content = json.dumps(trained.document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     digest = env.artifacts.put(content)
@@ -79,6 +83,7 @@ def train_model(
     device: str = "auto",
     threads: int = 1,
     clock: Clock | None = None,
+    resume: Checkpoint | None = None,
 ) -> _Events:
     """Train the strategy's network and store the bundle.
 
@@ -96,30 +101,36 @@ def train_model(
         Threads of torch.
     clock
         Paces the progress; changes no number.
+    resume
+        Where to go on; the epochs before it are not run again.
 
     Yields
     ------
     Progress
         ``items_done`` epochs of ``items_total``; context ``epoch, total_epochs, train_loss, val_loss``.
     Metric
-        One per epoch: ``epoch, train_loss, val_loss, val_accuracy, learning_rate, improved``.
+        One per epoch that is run: ``epoch, train_loss, val_loss, val_accuracy, learning_rate, improved``.
+    ResumePoint
+        After every epoch, and several times a second inside of one.
 
     Raises
     ------
+    UnusableCheckpoint
+        If ``resume`` is of another network.
     TooFewBars, InvalidInput
         As :func:`ktrdr.jobs.learning_set.build_learning_set` and :func:`ktrdr.training.fit.fit`.
     """
-    epochs = strategy.training.epochs
-    data = yield from _with_progress(strategy, market)
+    epochs, done = strategy.training.epochs, 0 if resume is None else resume.done
+    data = yield from _with_progress(strategy, market, done)
     choice = choose_device(device)
-    yield Progress(0, epochs, choice.note or f"fitting {len(data.split.train):,} rows on {choice.used}")
+    yield Progress(done, epochs, choice.note or f"fitting {len(data.split.train):,} rows on {choice.used}")
     architecture = MlpArchitecture(
         inputs=len(data.plan.names),
         hidden_layers=strategy.model.hidden_layers,
         activation=strategy.model.activation,
         dropout=strategy.model.dropout,
     )
-    fitted = yield from _fit(data, architecture, strategy, choice, threads, clock)
+    fitted = yield from _fit(data, architecture, strategy, choice, threads, clock, resume)
     yield Progress(len(fitted.history), epochs, "storing the model", _context(fitted.history[-1]))
     model = build_onnx(architecture, fitted.weights)
     metrics = _metrics(data, fitted, Classifier(model))
@@ -129,11 +140,11 @@ def train_model(
     return Trained(bundle, _document(bundle, strategy, choice) | told, _summary(bundle, metrics) | told)
 
 
-def _with_progress(strategy: Strategy, market: Market) -> Generator[Progress, None, LearningSet]:
+def _with_progress(strategy: Strategy, market: Market, done: int) -> Generator[Progress, None, LearningSet]:
     steps = build_learning_set(strategy, market)
     while True:
         try:
-            yield Progress(0, strategy.training.epochs, next(steps))
+            yield Progress(done, strategy.training.epochs, next(steps))
         except StopIteration as stop:
             learning_set: LearningSet = stop.value
             return learning_set
@@ -146,14 +157,21 @@ def _fit(
     choice: DeviceChoice,
     threads: int,
     clock: Clock | None,
-) -> Generator[Progress | Metric, None, FitResult]:
+    resume: Checkpoint | None,
+) -> Generator[Progress | Metric | ResumePoint, None, FitResult]:
     y_N, split = data.pooled.y_N, data.split
     train = Samples(data.x_NF[split.train], y_N[split.train])
     validation = Samples(data.x_NF[split.validation], y_N[split.validation])
+    config = strategy.training
+    state = FitState.start(architecture, config, config.seed, choice.torch_device)
+    if resume is not None:
+        try:
+            state.restore(resume.snapshot)
+        except InvalidInput as error:
+            raise UnusableCheckpoint(error.message) from None
     loop = fit(
-        train, validation, architecture, strategy.training, device=choice, threads=threads, clock=clock
+        train, validation, architecture, config, device=choice, threads=threads, clock=clock, state=state
     )
-    last: EpochResult | None = None
     try:
         while True:
             try:
@@ -162,11 +180,12 @@ def _fit(
                 result: FitResult = stop.value
                 return result
             if isinstance(event, EpochResult):
-                last = event
                 yield Metric(_epoch_record(event))
+            yield ResumePoint(len(state.history), event.total_epochs, "epochs", state.snapshot)
+            if isinstance(event, EpochResult):
                 yield Progress(event.epoch, event.total_epochs, _epoch_line(event), _context(event))
             else:
-                yield _batch_progress(event, last)
+                yield _batch_progress(event, state.history[-1] if state.history else None)
     finally:
         loop.close()
 

@@ -13,8 +13,10 @@ __all__ = [
     "Assigned",
     "CancelRequested",
     "CancelWorker",
+    "Checkpointed",
     "ChildDied",
     "Command",
+    "DropCheckpoints",
     "Event",
     "Finished",
     "LeaseExpired",
@@ -79,6 +81,7 @@ class Finished:
     assignment: Assignment
     outcome: JobOutcome
     progress: Progress | None = None
+    checkpoint_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,21 @@ class ChildDied:
     detail: str
     out_of_memory: bool = False
     progress: Progress | None = None
+    checkpoint_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """News of the checkpoints of this attempt, whose file the backend has.
+
+    ``digest`` is the newest, ``refused`` are those of earlier attempts that proved unusable, ``notes`` are lines for
+    the story: from where the attempt went on, and what was wrong with the refused ones.
+    """
+
+    assignment: Assignment
+    digest: str | None = None
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +163,7 @@ Event = (
     | WorkerLost
     | NotMine
     | ChildDied
+    | Checkpointed
     | CancelRequested
 )
 
@@ -172,4 +191,12 @@ class Wake:
     operation_id: str
 
 
-Command = CancelWorker | StopStray | Wake
+@dataclass(frozen=True, slots=True)
+class DropCheckpoints:
+    """The operation needs these files no more; another operation may still do."""
+
+    operation_id: str
+    digests: tuple[str, ...]
+
+
+Command = CancelWorker | DropCheckpoints | StopStray | Wake

@@ -21,6 +21,7 @@ from ktrdr.operations.events import (
     Accepted,
     Assigned,
     CancelRequested,
+    Checkpointed,
     ChildDied,
     Command,
     Event,
@@ -74,6 +75,7 @@ def new_operation(new: NewOperation, now: datetime) -> Operation:
             f"'{new.operation_id[:140]}' cannot be an operation's id: up to 128 letters, digits, '.', '_' and '-', "
             "beginning with a letter or digit."
         )
+    newest, older = (*new.checkpoints, None, None)[:2]
     return Operation(
         operation_id=new.operation_id,
         operation_type=new.operation_type,
@@ -84,6 +86,8 @@ def new_operation(new: NewOperation, now: datetime) -> Operation:
         requirements=dict(new.requirements),
         parent_operation_id=new.parent_operation_id,
         idempotency_key=new.idempotency_key,
+        checkpoint_digest=newest,
+        older_checkpoint_digest=older,
         story=tell((), now, "submitted"),
     )
 
@@ -127,7 +131,7 @@ def _is_stale(operation: Operation, event: Event) -> bool:
 def _ignore_stray(operation: Operation, event: Event, now: datetime) -> Transition:
     """The event's attempt no longer counts, or the operation has ended."""
     commands: tuple[Command, ...] = ()
-    if isinstance(event, Accepted | Progressed | Unreachable):
+    if isinstance(event, Accepted | Progressed | Unreachable | Checkpointed):
         commands = (StopStray(operation.operation_id, event.assignment),)
     return moves.ignore(operation, event, now, commands)
 
@@ -169,10 +173,21 @@ _ROWS: Mapping[OperationStatus, Mapping[type, Rule]] = {
         WorkerLost: _IGNORED,
         NotMine: _IGNORED,
         ChildDied: _IGNORED,
+        Checkpointed: _go(moves.checkpointed, PENDING),
         CancelRequested: _go(moves.cancel_pending, CANCELLED),
     },
-    ASSIGNED: {**_HELD, Refused: _go(moves.refuse, PENDING), Unreachable: _go(moves.unreachable, ASSIGNED)},
-    RUNNING: {**_HELD, Refused: _IGNORED, Unreachable: _IGNORED},
+    ASSIGNED: {
+        **_HELD,
+        Refused: _go(moves.refuse, PENDING),
+        Unreachable: _go(moves.unreachable, ASSIGNED),
+        Checkpointed: _go(moves.checkpointed, ASSIGNED),
+    },
+    RUNNING: {
+        **_HELD,
+        Refused: _IGNORED,
+        Unreachable: _IGNORED,
+        Checkpointed: _go(moves.checkpointed, RUNNING),
+    },
     CANCELLING: {
         Assigned: _REFUSED,
         Accepted: _go(moves.vouch_cancelling, CANCELLING),
@@ -185,6 +200,7 @@ _ROWS: Mapping[OperationStatus, Mapping[type, Rule]] = {
         WorkerLost: _ALL_CANCELLED,
         NotMine: _ALL_CANCELLED,
         ChildDied: _ALL_CANCELLED,
+        Checkpointed: _go(moves.checkpointed, CANCELLING),
         CancelRequested: _go(moves.cancel_again, CANCELLING),
     },
     **{status: dict.fromkeys(EVENTS, _IGNORED) for status in _ENDS},

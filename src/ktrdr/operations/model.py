@@ -87,6 +87,7 @@ class NewOperation:
     requirements: Mapping[str, Any] = field(
         default_factory=dict
     )  # {"prefer_gpu": True, "require_gpu": False}
+    checkpoints: tuple[str, ...] = ()  # where to go on, newest first; the parent's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +118,18 @@ class Operation:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     cancel_requested_at: datetime | None = None
-    checkpoint_digest: str | None = None
+    checkpoint_digest: str | None = None  # the newest; its file was verified before it came here
+    older_checkpoint_digest: str | None = None  # should the newest prove unusable
     progress: Progress | None = None
     error: str | None = None
     summary: Mapping[str, Any] | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)
     story: tuple[str, ...] = ()
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Digests of the checkpoints from which the next attempt can go on, newest first."""
+        return tuple(d for d in (self.checkpoint_digest, self.older_checkpoint_digest) if d is not None)
 
     @property
     def assignment(self) -> Assignment | None:

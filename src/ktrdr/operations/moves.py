@@ -14,8 +14,10 @@ from ktrdr.operations.events import (
     Assigned,
     CancelRequested,
     CancelWorker,
+    Checkpointed,
     ChildDied,
     Command,
+    DropCheckpoints,
     Event,
     Finished,
     LeaseExpired,
@@ -40,6 +42,7 @@ __all__ = [
     "cancel_again",
     "cancel_pending",
     "cancelled",
+    "checkpointed",
     "child_died",
     "expire",
     "finish",
@@ -98,7 +101,9 @@ def describe(event: Event) -> str:
     return f"{name} from {event.assignment.worker_id}, attempt {event.assignment.attempt}"
 
 
-def again(operation: Operation, moment: Moment, why: str, **changes: Any) -> Transition:
+def again(
+    operation: Operation, moment: Moment, why: str, commands: tuple[Command, ...] = (), **changes: Any
+) -> Transition:
     """Back to the queue. The assignment stays on record: if its worker reappears first, it is adopted.
 
     Where the worker itself told the end of the attempt, ``instance_id=None`` closes it: a probe that was answered
@@ -111,7 +116,7 @@ def again(operation: Operation, moment: Moment, why: str, **changes: Any) -> Tra
         story=tell(operation.story, moment.now, f"{why}; pending again"),
         **changes,
     )
-    return Transition(moved, (Wake(operation.operation_id),))
+    return Transition(moved, (*commands, Wake(operation.operation_id)))
 
 
 def end(
@@ -201,24 +206,28 @@ def finish(operation: Operation, event: Finished, moment: Moment) -> Transition:
             moment,
             COMPLETED,
             why,
+            _drop(operation, operation.checkpoints),
+            checkpoint_digest=None,
+            older_checkpoint_digest=None,
             summary=dict(outcome.summary),
             artifacts=dict(outcome.artifacts),
             progress=_complete(progress, exact=event.progress is not None),
             started_at=operation.started_at or moment.now,
             error=None,
         )
+    kept, drop = _newer(operation, event.checkpoint_digest)
+    kept |= {"artifacts": dict(outcome.artifacts), "progress": progress}
     if outcome.status is CANCELLED:  # somebody cancelled it at the worker itself
-        return end(operation, moment, CANCELLED, why, artifacts=dict(outcome.artifacts), progress=progress)
+        return end(operation, moment, CANCELLED, why, drop, **kept)
     error = (outcome.error or "The job failed and its worker gave no reason.")[:_ERROR_LENGTH]
-    kept = dict(outcome.artifacts)
-    return end(operation, moment, FAILED, why, artifacts=kept, error=error, progress=progress)
+    return end(operation, moment, FAILED, why, drop, error=error, **kept)
 
 
 def release(operation: Operation, event: Released, moment: Moment) -> Transition:
     why = f"attempt {operation.attempt}: released by {operation.worker_id}"
-    checkpoint = event.checkpoint_digest or operation.checkpoint_digest
-    progress = _forward(operation.progress, event)
-    return again(operation, moment, why, checkpoint_digest=checkpoint, progress=progress, instance_id=None)
+    kept, drop = _newer(operation, event.checkpoint_digest)
+    kept["progress"] = _forward(operation.progress, event)
+    return again(operation, moment, why, drop, instance_id=None, **kept)
 
 
 def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Transition:
@@ -226,10 +235,37 @@ def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Tr
     if event.checkpoint_digest is None:
         return ignore(operation, event, moment.now)
     text = f"attempt {operation.attempt}: late checkpoint from {operation.worker_id}"
-    story = tell(operation.story, moment.now, text)
-    progress = _forward(operation.progress, event)
-    kept = replace(operation, checkpoint_digest=event.checkpoint_digest, progress=progress, story=story)
-    return Transition(kept)
+    kept, drop = _newer(operation, event.checkpoint_digest)
+    kept["progress"] = _forward(operation.progress, event)
+    return Transition(replace(operation, story=tell(operation.story, moment.now, text), **kept), drop)
+
+
+def checkpointed(operation: Operation, event: Checkpointed, moment: Moment) -> Transition:
+    """The status stays; the newest checkpoint is recorded, those that proved unusable are struck out."""
+    left = [digest for digest in operation.checkpoints if digest not in event.refused]
+    refused = tuple(digest for digest in operation.checkpoints if digest in event.refused)
+    newest, older = (*left, None, None)[:2]
+    trimmed = replace(operation, checkpoint_digest=newest, older_checkpoint_digest=older)
+    kept, drop = _newer(trimmed, event.digest)
+    story = operation.story
+    for note in event.notes:
+        story = tell(story, moment.now, f"attempt {operation.attempt}: {note}")
+    if event.digest is not None and event.digest not in operation.checkpoints:
+        story = tell(story, moment.now, f"attempt {operation.attempt}: checkpoint stored")
+    return Transition(replace(trimmed, story=story, **kept), (*_drop(operation, refused), *drop))
+
+
+def _newer(operation: Operation, digest: str | None) -> tuple[dict[str, Any], tuple[Command, ...]]:
+    """What to change for a checkpoint that came; two are kept, the third is dropped."""
+    if digest is None or digest in operation.checkpoints:
+        return {}, ()
+    gone = operation.older_checkpoint_digest
+    changes = {"checkpoint_digest": digest, "older_checkpoint_digest": operation.checkpoint_digest}
+    return changes, _drop(operation, () if gone is None else (gone,))
+
+
+def _drop(operation: Operation, digests: tuple[str, ...]) -> tuple[Command, ...]:
+    return (DropCheckpoints(operation.operation_id, digests),) if digests else ()
 
 
 def expire(operation: Operation, event: LeaseExpired, moment: Moment) -> Transition:
@@ -269,12 +305,14 @@ def child_died(operation: Operation, event: ChildDied, moment: Moment) -> Transi
     failures, deaths = operation.failures + 1, operation.child_deaths + 1
     counts: dict[str, Any] = {"failures": failures, "child_deaths": deaths}
     counts["progress"] = _forward(operation.progress, event)
+    kept, drop = _newer(operation, event.checkpoint_digest)
+    counts |= kept
     why = f"attempt {operation.attempt} on {operation.worker_id}: the job's process died ({event.detail})"
     if not event.out_of_memory and deaths < _CHILD_DEATHS and failures < moment.max_failures:
-        return again(operation, moment, why, instance_id=None, **counts)
+        return again(operation, moment, why, drop, instance_id=None, **counts)
     cause = "ran out of memory" if event.out_of_memory else "was killed"
     error = f"The job's process {cause}: {event.detail}"[:_ERROR_LENGTH]
-    return end(operation, moment, FAILED, why, error=error, **counts)
+    return end(operation, moment, FAILED, why, drop, error=error, **counts)
 
 
 def cancel_pending(operation: Operation, event: CancelRequested, moment: Moment) -> Transition:
@@ -312,10 +350,13 @@ def cancelled(operation: Operation, event: Event, moment: Moment) -> Transition:
     stray: tuple[Command, ...] = ()
     if isinstance(event, LeaseExpired | WorkerLost):
         stray = (StopStray(operation.operation_id, event.assignment),)
-    progress = operation.progress
+    changes: dict[str, Any] = {"artifacts": kept}
+    drop: tuple[Command, ...] = ()
     if isinstance(event, Finished | Released | ChildDied):
-        progress = _forward(progress, event)
-    return end(operation, moment, CANCELLED, describe(event), stray, artifacts=kept, progress=progress)
+        changes["progress"] = _forward(operation.progress, event)
+        newer, drop = _newer(operation, event.checkpoint_digest)
+        changes |= newer
+    return end(operation, moment, CANCELLED, describe(event), (*stray, *drop), **changes)
 
 
 def _forward(

@@ -28,7 +28,7 @@ from ktrdr.operations.model import OperationStatus
 
 __all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "tallies", "tokens", "workers"]
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 """The newest migration."""
 
 metadata = MetaData()
@@ -92,6 +92,7 @@ operations = Table(
     Column("artifacts", Words(), nullable=False),
     Column("story", Words(), nullable=False),
     Column("compacted", Integer, nullable=False, server_default="0"),  # 1: the story is one line
+    Column("older_checkpoint_digest", Words(64)),
 )
 
 tallies = Table(  # how many operations there are; changed with them, because counting a million rows is slow

@@ -16,6 +16,7 @@ from ktrdr.protocol.specs import JobSpec
 __all__ = [
     "BackendHealth",
     "Capabilities",
+    "CheckpointNews",
     "DeliverRequest",
     "HealthView",
     "MetricsView",
@@ -175,16 +176,32 @@ class RegisterResponse(Message):
     acknowledged: list[str] = []
 
 
+class CheckpointNews(Message):
+    """What a running attempt says of checkpoints; the file of ``digest`` was uploaded before."""
+
+    operation_id: Identifier
+    attempt: int
+    digest: Digest | None = Field(default=None, description="the newest checkpoint")
+    refused: list[Digest] = Field(
+        default=[], max_length=8, description="given to the attempt and found unusable"
+    )
+    notes: list[Annotated[Text, Field(max_length=500)]] = Field(
+        default=[], max_length=16, description="lines for the operation's story"
+    )
+
+
 class ReportRequest(Message):
     """A worker pushes a change of its state; with ``delivery`` the slot is free at once."""
 
     instance_id: Identifier
     worker_status: Literal["idle", "busy", "draining"]
     delivery: DeliverRequest | None = None
+    checkpoint: CheckpointNews | None = None
 
 
 class ReportResponse(Message):
-    """``acknowledged`` is True once the delivery is durable in the ledger (or is known to be obsolete)."""
+    """``acknowledged`` is True once the delivery, or the news of a checkpoint, is durable in the ledger (or is known
+    to be obsolete)."""
 
     acknowledged: bool
     stop: list[str] = []
@@ -197,6 +214,9 @@ class StartJob(Message):
     attempt: int = 1
     lease_s: float | None = None
     spec: JobSpec
+    checkpoints: list[Digest] | None = Field(
+        default=None, max_length=8, description="where to go on, the best first; unusable ones are skipped"
+    )
 
 
 class StartAccepted(Message):
@@ -228,6 +248,9 @@ class OperationView(Message):
     artifacts: dict[str, str] = {}
     spec_digest: str | None = None
     parent_operation_id: str | None = None
+    checkpoint_digest: str | None = Field(
+        default=None, description="the newest checkpoint, from which the next attempt or a resume goes on"
+    )
     waiting_for: str | None = Field(default=None, description="why a pending operation is not running yet")
     story: list[str] = []
 

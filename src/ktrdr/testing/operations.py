@@ -10,6 +10,7 @@ from ktrdr.operations.events import (
     Accepted,
     Assigned,
     CancelRequested,
+    Checkpointed,
     ChildDied,
     Event,
     Finished,
@@ -106,6 +107,7 @@ def an_event(kind: type, assignment: Assignment, now: datetime = T0, **changes: 
         WorkerLost: {"reason": "restarted"},
         NotMine: {},
         ChildDied: {"detail": "signal 9"},
+        Checkpointed: {"digest": "e" * 64, "notes": ("goes on after 3 of 9 epochs",)},
     }
     event: Event = kind(assignment, **{**fields[kind], **changes})
     return event

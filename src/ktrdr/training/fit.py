@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ from ktrdr.models.architecture import MlpArchitecture
 from ktrdr.models.networks import Mlp, Weights
 from ktrdr.strategies.document import LossConfig, TrainingConfig
 from ktrdr.training.device import DeviceChoice, reproducible
-from ktrdr.training.optimizers import FlatOptimizer
-from ktrdr.training.schedule import LearningRate, Patience
+from ktrdr.training.state import EpochResult, FitState
 
 __all__ = ["BatchDone", "EpochResult", "FitResult", "FitState", "Samples", "class_weights", "fit"]
 
@@ -56,23 +55,6 @@ class BatchDone:
 
 
 @dataclass(frozen=True, slots=True)
-class EpochResult:
-    """One finished epoch. ``learning_rate`` is the one it used; ``improved`` says its weights are the best so far.
-
-    Losses are weighted cross entropies as configured; ``train_loss`` is measured while the weights still move and
-    under dropout, so it may lie above ``val_loss``.
-    """
-
-    epoch: int
-    total_epochs: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    learning_rate: float
-    improved: bool
-
-
-@dataclass(frozen=True, slots=True)
 class FitResult:
     """``weights`` are those of ``best_epoch``, ``last_weights`` those after the last epoch."""
 
@@ -81,40 +63,6 @@ class FitResult:
     best_epoch: int
     stopped_early: bool
     history: tuple[EpochResult, ...]
-
-
-@dataclass(slots=True)
-class FitState:
-    """All that changes while fitting; what a checkpoint would hold."""
-
-    network: Mlp
-    optimizer: FlatOptimizer
-    learning_rate: LearningRate
-    patience: Patience | None
-    shuffle: np.random.Generator
-    dropout: np.random.Generator
-    best_value: float = math.inf
-    best_epoch: int = 0
-    best_weights: Weights = field(default_factory=dict)
-    history: list[EpochResult] = field(default_factory=list)
-
-    @classmethod
-    def start(
-        cls, architecture: MlpArchitecture, config: TrainingConfig, seed: int, device: torch.device
-    ) -> FitState:
-        """The state before the first epoch. One seed grows three independent streams: start, shuffle, dropout."""
-        start, shuffle, dropout = (
-            np.random.Generator(np.random.SFC64(stream)) for stream in np.random.SeedSequence(seed).spawn(3)
-        )
-        network = Mlp(architecture, start, device)
-        return cls(
-            network=network,
-            optimizer=FlatOptimizer.of(config.optimizer, network.flat.data, network.gradient),
-            learning_rate=LearningRate(config.optimizer.learning_rate, config.scheduler),
-            patience=Patience.of(config.early_stopping),
-            shuffle=shuffle,
-            dropout=dropout,
-        )
 
 
 def fit(
@@ -127,6 +75,7 @@ def fit(
     device: DeviceChoice | None = None,
     threads: int = 1,
     clock: Clock | None = None,
+    state: FitState | None = None,
 ) -> Generator[BatchDone | EpochResult, None, FitResult]:
     """Fit a network and keep the weights of the best epoch.
 
@@ -145,6 +94,9 @@ def fit(
         Threads of torch while fitting. 1 is the fastest for networks of this size.
     clock
         Decides when a BatchDone is due; never what is computed.
+    state
+        Where to go on; it must be of this architecture, configuration and device. None starts with ``seed``. At
+        every yield it is whole: ``state.snapshot()`` there, restored, leads to the same result, bit for bit.
 
     Yields
     ------
@@ -173,7 +125,7 @@ def fit(
         )
     device = device or DeviceChoice("cpu", "cpu")
     with reproducible(threads, device.used):
-        state = FitState.start(
+        state = state or FitState.start(
             architecture, config, config.seed if seed is None else seed, device.torch_device
         )
         return (yield from _fit_from(state, train, validation, config, clock or SystemClock()))
@@ -185,18 +137,17 @@ def _fit_from(
     weight_C = class_weights(train.y_N, config.loss, state.network.architecture.outputs)
     data = _on_device(train, weight_C, state.network)
     checks = _on_device(validation, weight_C, state.network)
-    stopped = False
-    for epoch in range(len(state.history) + 1, config.epochs + 1):
-        result = yield from _epoch(epoch, state, data, checks, config, clock)
+    while len(state.history) < config.epochs and not state.stopped_early:
+        result = yield from _epoch(len(state.history) + 1, state, data, checks, config, clock)
         state.history.append(result)
+        if state.patience is not None:
+            state.stopped_early = state.patience.exhausted_by(_monitored(result, config))
         yield result
-        monitored = _monitored(result, config)
-        if state.patience is not None and state.patience.exhausted_by(monitored):
-            stopped = True
-            break
     last = state.network.weights()
     state.network.load_weights(state.best_weights)
-    return FitResult(state.network.weights(), last, state.best_epoch, stopped, tuple(state.history))
+    return FitResult(
+        state.network.weights(), last, state.best_epoch, state.stopped_early, tuple(state.history)
+    )
 
 
 def _epoch(
@@ -231,16 +182,19 @@ def _train_epoch(
     """Mean loss over the rows. Rows are shuffled once and cut; a DataLoader costs many times the arithmetic here."""
     x_NF, target_NC = data
     rows = len(x_NF)
+    state.epoch_shuffle = state.shuffle_state()
     order = torch.from_numpy(state.shuffle.permutation(rows)).to(x_NF.device)
     batches = _cut(x_NF[order], target_NC[order], config.batch_size)
-    loss_sum = torch.zeros((), device=x_NF.device)
-    done, due = 0, clock.monotonic() + _SILENCE_S
+    loss_sum = torch.full((), state.loss_sum, device=x_NF.device)
+    done, due = state.batches_done, clock.monotonic() + _SILENCE_S
     while done < len(batches):
         done = _run_batches(state, batches, done, loss_sum, config.gradient_clip, clock, due)
         if done < len(batches):
             seen = min(rows, done * config.batch_size)
+            state.batches_done, state.loss_sum = done, float(loss_sum)
             yield BatchDone(epoch, config.epochs, done, len(batches), float(loss_sum) / seen)
             due = clock.monotonic() + _SILENCE_S
+    state.batches_done, state.loss_sum = 0, 0.0
     return float(loss_sum) / rows
 
 

@@ -22,6 +22,7 @@ from ktrdr.operations.model import OperationType, WorkerType
 from ktrdr.protocol.artifact_client import CachedArtifacts
 from ktrdr.protocol.messages import (
     Capabilities,
+    CheckpointNews,
     DeliverRequest,
     RegisterRequest,
     RegisterResponse,
@@ -33,6 +34,7 @@ from ktrdr.protocol.transports import AiohttpTransport, Transport
 from ktrdr.workers.backend_link import BackendLink, Uploader
 from ktrdr.workers.cache import trim_cache
 from ktrdr.workers.capabilities import detect_capabilities
+from ktrdr.workers.checkpoint_post import CheckpointPost
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.endpoint import endpoint_url, own_port
 from ktrdr.workers.host import HostSettings, OperationHost, Run
@@ -49,6 +51,7 @@ __all__ = ["WorkerAPIBase"]
 _log = logging.getLogger(__name__)
 _RELEASE_GRACE_S = 10.0
 _LAST_DELIVERY_S = 6.0
+_LAST_NEWS_S = 3.0
 _GOODBYE_S = 1.0
 
 
@@ -116,11 +119,19 @@ class WorkerAPIBase(ABC):
             job=job,
             worker_id=self.worker_id,
             log=settings.log,
+            checkpoints=settings.checkpoints,
             secrets=settings.tokens,
         )
         self._link = self._make_link(transport, uploads)
         self._registration = self._make_registration()
         self._courier = self._make_courier()
+        self._post = CheckpointPost(
+            self._link,
+            self.worker_id,
+            report=self._news,
+            on_unknown=self._registration.again,
+            on_answer=self._answered,
+        )
         self._leaving: asyncio.Task[None] | None = None
         self._launcher: Launcher | None = None
         self._host: OperationHost | None = None
@@ -266,7 +277,9 @@ class WorkerAPIBase(ABC):
             run = self.slot.take(
                 operation_id,
                 job.attempt,
-                lambda: host.begin(operation_id, job.attempt, job.spec, fenced=fenced),
+                lambda: host.begin(
+                    operation_id, job.attempt, job.spec, fenced=fenced, checkpoints=job.checkpoints or ()
+                ),
             )
         except WorkerBusy:
             self._stop_outdated(operation_id)
@@ -285,15 +298,20 @@ class WorkerAPIBase(ABC):
 
     async def _see_through(self, entry: Entry) -> None:
         run = entry.run
+        posting = self._spawn(self._post.follow(run)) if run.fenced else None
         try:
             ending = await asyncio.shield(run.ended)
             self.slot.leave(run, ending, self.clock.now())
             _log.info("Operation %s (attempt %d): %s", run.operation_id, run.attempt, ending.status)
             if run.fenced:
                 entry.delivery = "sending"
+                if posting is not None:
+                    await asyncio.wait([posting], timeout=_LAST_NEWS_S)
                 self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
             await asyncio.to_thread(self._trim)
         finally:
+            if posting is not None:
+                posting.cancel()
             self._work.pop(run, None)
 
     def _trim(self) -> None:
@@ -362,9 +380,17 @@ class WorkerAPIBase(ABC):
         self._stop_strays(response.stop)
 
     def _report(self, delivery: DeliverRequest) -> ReportRequest:
-        busy: Literal["idle", "busy"] = "idle" if self.slot.current is None else "busy"
-        status = "draining" if self.slot.closed else busy
-        return ReportRequest(instance_id=self.instance_id, worker_status=status, delivery=delivery)
+        return ReportRequest(instance_id=self.instance_id, worker_status=self._activity(), delivery=delivery)
+
+    def _news(self, checkpoint: CheckpointNews) -> ReportRequest:
+        return ReportRequest(
+            instance_id=self.instance_id, worker_status=self._activity(), checkpoint=checkpoint
+        )
+
+    def _activity(self) -> Literal["idle", "busy", "draining"]:
+        if self.slot.closed:
+            return "draining"
+        return "idle" if self.slot.current is None else "busy"
 
     def _answered(self, response: ReportResponse) -> None:
         self._stop_strays(response.stop)

@@ -17,15 +17,19 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ktrdr.artifacts import ArtifactStore, FileArtifactStore
-from ktrdr.errors import KtrdrError
+from ktrdr.artifacts import ArtifactStore, FileArtifactStore, sha256_of
+from ktrdr.clock import SystemClock
+from ktrdr.errors import KtrdrError, UnusableCheckpoint
+from ktrdr.jobs.checkpoint import ResumePoint
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
 from ktrdr.logs import LogSettings, configure
 from ktrdr.operations.bridge import ProgressBridge
 from ktrdr.operations.jsontext import plain_text
-from ktrdr.operations.progress import Metric
+from ktrdr.operations.progress import Progress
 from ktrdr.protocol.artifact_client import CachedArtifacts
-from ktrdr.protocol.specs import JobSpec
+from ktrdr.protocol.specs import JobSpec, canonical_json
+from ktrdr.settings import CheckpointSettings
+from ktrdr.workers.checkpoints import CheckpointKeeper, JobIdentity
 from ktrdr.workers.runfolder import Outcome, RunFolder, Ticket
 
 __all__ = ["drain", "jsonable", "perform", "run_folder"]
@@ -54,10 +58,30 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     cache = FileArtifactStore(Path(ticket.cache))
     artifacts = CachedArtifacts(cache, ticket.api_urls, token, attempts=8)  # outlasts a backend's restart
     with ProgressBridge.open(folder.bridge) as bridge:
-        outcome = perform(ticket, artifacts, folder.scratch, bridge)
-    _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, outcome.status)
+        keeper = _keeper(ticket, cache, token, folder)
+        outcome = perform(ticket, artifacts, folder.scratch, bridge, keeper)
+    what = f"{outcome.status}; {keeper.written:,} metrics records were written here"
+    _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, what)
     folder.finish(outcome)
     return 0
+
+
+def _keeper(
+    ticket: Ticket, cache: FileArtifactStore, token: str | None, folder: RunFolder
+) -> CheckpointKeeper:
+    spec = _SPEC.validate_json(ticket.spec)
+    return CheckpointKeeper(
+        cache=cache,
+        artifacts=CachedArtifacts(cache, ticket.api_urls, token, attempts=3),  # there is a way on without it
+        folder=folder,
+        job=JobIdentity(ticket.operation_id, ticket.attempt, spec.kind, sha256_of(canonical_json(spec))),
+        settings=CheckpointSettings(
+            every_s=ticket.checkpoint_s,
+            every_epochs=ticket.checkpoint_epochs,
+            every_bars=ticket.checkpoint_bars,
+        ),
+        clock=SystemClock(),
+    )
 
 
 def _log_settings(ticket: Ticket, token: str | None) -> LogSettings:
@@ -71,11 +95,19 @@ def _log_settings(ticket: Ticket, token: str | None) -> LogSettings:
     )
 
 
-def perform(ticket: Ticket, artifacts: ArtifactStore, scratch: Path, bridge: ProgressBridge) -> Outcome:
-    """Run the job body that the ticket names and say how it ended; no exception leaves."""
+def perform(
+    ticket: Ticket,
+    artifacts: ArtifactStore,
+    scratch: Path,
+    bridge: ProgressBridge,
+    keeper: CheckpointKeeper | None = None,
+) -> Outcome:
+    """Run the job body that the ticket names and say how it ended; no exception leaves.
+
+    It goes on from the first of the ticket's checkpoints that serves. Without a ``keeper`` there are none.
+    """
     try:
-        spec = _SPEC.validate_json(ticket.spec)
-        return drain(_job(ticket.job)(spec, JobEnvironment(artifacts, scratch)), bridge)
+        return _from_newest(ticket, artifacts, scratch, bridge, keeper)
     except KtrdrError as error:
         _log.error("%s", error)
         return Outcome(status="failed", error=_told(str(error)))
@@ -94,15 +126,42 @@ def perform(ticket: Ticket, artifacts: ArtifactStore, scratch: Path, bridge: Pro
         return Outcome(status="failed", error=_told(f"{type(error).__name__}: {error}"))
 
 
-def drain(job: Job, bridge: ProgressBridge) -> Outcome:
-    """Iterate to the end or to the first yield after the cancel flag was set; the generator is always closed."""
+def _from_newest(
+    ticket: Ticket,
+    artifacts: ArtifactStore,
+    scratch: Path,
+    bridge: ProgressBridge,
+    keeper: CheckpointKeeper | None,
+) -> Outcome:
+    spec, body = _SPEC.validate_json(ticket.spec), _job(ticket.job)
+    if keeper is not None:
+        for digest, checkpoint in keeper.usable(ticket.checkpoints):
+            keeper.go_on(digest, checkpoint)
+            try:
+                return drain(body(spec, JobEnvironment(artifacts, scratch, checkpoint)), bridge, keeper)
+            except UnusableCheckpoint as error:
+                keeper.skip(digest, error)
+        keeper.start_over()
+    return drain(body(spec, JobEnvironment(artifacts, scratch)), bridge, keeper)
+
+
+def drain(job: Job, bridge: ProgressBridge, keeper: CheckpointKeeper | None = None) -> Outcome:
+    """Iterate to the end or to the first yield after the cancel flag was set; the generator is always closed.
+
+    A job that can be left is run on to the next place where it can, for a second at most, and checkpointed there.
+    """
     try:
-        while not bridge.cancelled:
+        while not bridge.cancelled or (keeper is not None and keeper.wants_a_point()):
             item = next(job)
-            if isinstance(item, Metric):
-                bridge.append(item)
-            else:
+            if isinstance(item, Progress):
                 bridge.update(item)
+            elif isinstance(item, ResumePoint):
+                if keeper is not None:
+                    keeper.reached(item, bridge)
+            elif keeper is not None:
+                keeper.record(item, bridge)
+            else:
+                bridge.append(item)
     except StopIteration as end:
         result: JobResult = end.value
         return Outcome(status="completed", summary=jsonable(result.summary), artifacts=dict(result.artifacts))

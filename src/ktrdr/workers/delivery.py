@@ -79,12 +79,14 @@ class Courier:
                 break
             with contextlib.suppress(KtrdrError, OSError):
                 await self._link.upload(delivery.artifacts.values())
-                ready.append(delivery)
+                ready.append(await self._with_checkpoint(delivery))
         return ready
 
     def awaited_files(self) -> set[str]:
         """Digests of files that undelivered results need."""
-        return {digest for entry in self._outbox.entries() for digest in entry.artifacts.values()}
+        entries = self._outbox.entries()
+        checkpoints = {entry.checkpoint_digest for entry in entries if entry.checkpoint_digest is not None}
+        return {digest for entry in entries for digest in entry.artifacts.values()} | checkpoints
 
     def acknowledge(self, keys: list[str]) -> None:
         """The backend has these for certain."""
@@ -172,4 +174,15 @@ class Courier:
         except (NotFound, CorruptArtifact) as error:
             told = f"The worker has lost a file of the result: {error}"
             return delivery.model_copy(update={"status": "failed", "artifacts": {}, "error": told})
+        return await self._with_checkpoint(delivery)
+
+    async def _with_checkpoint(self, delivery: DeliverRequest) -> DeliverRequest:
+        """Bring the checkpoint up as well; if its file is lost here, the backend keeps what it has."""
+        if delivery.checkpoint_digest is None:
+            return delivery
+        try:
+            await self._link.upload([delivery.checkpoint_digest])
+        except (NotFound, CorruptArtifact) as error:
+            _log.warning("The last checkpoint of %s is lost: %s", delivery.operation_id, error)
+            return delivery.model_copy(update={"checkpoint_digest": None})
         return delivery

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,9 +25,10 @@ from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Progress, Scalar
 from ktrdr.protocol.messages import DeliverRequest, ProgressView
 from ktrdr.protocol.specs import JobSpec
+from ktrdr.settings import CheckpointSettings
 from ktrdr.workers.capabilities import cgroup_memory_limit
 from ktrdr.workers.launch import Child, Exit, Launcher
-from ktrdr.workers.runfolder import Outcome, RunFolder, Ticket
+from ktrdr.workers.runfolder import CheckpointLog, Outcome, RunFolder, Ticket
 
 __all__ = ["HostSettings", "OperationHost", "Run", "StopReason", "describe_death"]
 
@@ -51,6 +52,7 @@ class HostSettings:
     job: str = "ktrdr.jobs.run:run_job"
     worker_id: str = ""
     log: LogSettings = field(default_factory=LogSettings)
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -71,14 +73,17 @@ class Run:
         fenced: bool,
         folder: RunFolder,
         now: datetime,
+        checkpoints: Sequence[str] = (),
     ) -> None:
         self.operation_id, self.attempt, self.spec, self.fenced = operation_id, attempt, spec, fenced
+        self.resumes_from = tuple(checkpoints)
         self.folder = folder
         self.started_at = now
         self.stopping: StopReason | None = None
         self._bridge: ProgressBridge | None = None
         self._last: Progress | None = None
         self._records: list[dict[str, Scalar]] = []
+        self._told: CheckpointLog | None = None
         self._child: Child | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
 
@@ -98,6 +103,15 @@ class Run:
             return records, max(cursor, len(self._records))
         found, following = self._bridge.metrics(cursor)
         return [dict(record) for record in found], following
+
+    def checkpoints(self) -> CheckpointLog:
+        """What the job has told of checkpoints, also after its end."""
+        return self.folder.checkpoints() if self._told is None else self._told
+
+    def keep_checkpoints(self) -> CheckpointLog:
+        """The same, kept from now on: the run folder goes."""
+        self._told = self.folder.checkpoints()
+        return self._told
 
     def stop(self, reason: StopReason, grace_s: float) -> None:
         """Raise the flag; after the grace the process group is killed. Asking again keeps the first reason."""
@@ -165,10 +179,22 @@ class OperationHost:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True, mode=0o700)
 
-    def begin(self, operation_id: str, attempt: int, spec: JobSpec, *, fenced: bool = True) -> Run:
-        """Start an attempt and return at once; whatever happens is told by ``Run.ended``."""
+    def begin(
+        self,
+        operation_id: str,
+        attempt: int,
+        spec: JobSpec,
+        *,
+        fenced: bool = True,
+        checkpoints: Sequence[str] = (),
+    ) -> Run:
+        """Start an attempt and return at once; whatever happens is told by ``Run.ended``.
+
+        ``checkpoints`` are digests from which it goes on, the best first.
+        """
         folder = RunFolder(self._scratch / f"{operation_id}.{attempt}")
-        run = Run(operation_id, attempt, spec, fenced=fenced, folder=folder, now=self._clock.now())
+        now = self._clock.now()
+        run = Run(operation_id, attempt, spec, fenced=fenced, folder=folder, now=now, checkpoints=checkpoints)
         with about(operation_id=operation_id):
             run.ended = asyncio.get_running_loop().create_task(self._conduct(run), name=f"run {operation_id}")
         return run
@@ -212,6 +238,10 @@ class OperationHost:
                 worker_id=settings.worker_id,
                 log_level=settings.log.level,
                 log_format=settings.log.format,
+                checkpoints=run.resumes_from,
+                checkpoint_s=settings.checkpoints.every_s,
+                checkpoint_epochs=settings.checkpoints.every_epochs,
+                checkpoint_bars=settings.checkpoints.every_bars,
             )
         )
         return ProgressBridge.create(run.folder.bridge)
@@ -220,6 +250,7 @@ class OperationHost:
         outcome = run.folder.outcome()
         artifacts = dict(outcome.artifacts) if outcome else {}
         artifacts |= self._records(run)
+        saved = run.keep_checkpoints().saved
         shutil.rmtree(run.folder.root, ignore_errors=True)
         ending = _ending(run.stopping, outcome, exited, error, oom)
         if lost := [name for name, digest in artifacts.items() if not self._stored(digest)]:
@@ -228,6 +259,11 @@ class OperationHost:
                 "error": f"The job named files that it did not store: {', '.join(lost)}.",
             }
             artifacts = {name: digest for name, digest in artifacts.items() if name not in lost}
+        if ending["status"] == "completed":
+            for digest in saved:
+                self._cache.delete(digest)
+        elif saved and self._stored(saved[0]):
+            ending["checkpoint_digest"] = saved[0]
         last = run.progress()
         progress = None if last is None else ProgressView.of(last)
         return _sendable(run, artifacts=artifacts, progress=progress, **ending)

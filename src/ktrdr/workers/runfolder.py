@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from ktrdr.logs import LogFormat, Redaction
 
-__all__ = ["Outcome", "RunFolder", "Ticket"]
+__all__ = ["CheckpointLog", "Outcome", "RunFolder", "Ticket"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """What the job's process needs to know; the credential travels apart and is never on disk.
 
-    ``job`` is the import path of the job body, ``module:function``. ``spec`` is JSON.
+    ``job`` is the import path of the job body, ``module:function``. ``spec`` is JSON. ``checkpoints`` are digests from
+    which to go on, the best first; the numbers after it are how often to write one.
     """
 
     operation_id: str
@@ -29,6 +30,10 @@ class Ticket:
     worker_id: str = ""
     log_level: str = "INFO"
     log_format: LogFormat = "text"
+    checkpoints: tuple[str, ...] = ()
+    checkpoint_s: float = 0.0
+    checkpoint_epochs: int = 0
+    checkpoint_bars: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,16 @@ class Outcome:
     artifacts: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     out_of_memory: bool = False
+
+
+@dataclass(slots=True)
+class CheckpointLog:
+    """What a job tells of checkpoints while it runs: ``saved`` by this attempt, newest first, whose files are durable;
+    ``refused`` ones it was given; ``notes`` for the operation's story, in their order."""
+
+    saved: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +90,28 @@ class RunFolder:
 
     def ticket(self) -> Ticket:
         """The ticket that ``prepare`` left."""
-        return Ticket(**json.loads((self.root / "ticket.json").read_text()))
+        stored = json.loads((self.root / "ticket.json").read_text())
+        return Ticket(**{**stored, "checkpoints": tuple(stored["checkpoints"])})
 
     def finish(self, outcome: Outcome) -> None:
         """Leave the outcome; it appears whole or not at all."""
-        beside = self.root / "outcome.part"
-        beside.write_text(json.dumps(asdict(outcome), allow_nan=False))
-        os.replace(beside, self.root / "outcome.json")
+        self._leave("outcome", asdict(outcome))
+
+    def tell_checkpoints(self, told: CheckpointLog) -> None:
+        """Replace what is told of checkpoints; whole or not at all."""
+        self._leave("checkpoints", asdict(told))
+
+    def _leave(self, name: str, content: dict[str, Any]) -> None:
+        beside = self.root / f"{name}.part"
+        beside.write_text(json.dumps(content, allow_nan=False))
+        os.replace(beside, self.root / f"{name}.json")
+
+    def checkpoints(self) -> CheckpointLog:
+        """What the job has told of checkpoints so far."""
+        try:
+            return CheckpointLog(**json.loads((self.root / "checkpoints.json").read_text()))
+        except FileNotFoundError:
+            return CheckpointLog()
 
     def outcome(self) -> Outcome | None:
         """The outcome, or None if the job's process did not come so far."""

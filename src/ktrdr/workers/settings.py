@@ -13,7 +13,7 @@ from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.artifact_client import split_urls
-from ktrdr.settings import ControlSettings, api_token, enrolment_token, home, read_number
+from ktrdr.settings import CheckpointSettings, ControlSettings, api_token, enrolment_token, home, read_number
 
 __all__ = ["WorkerSettings", "is_loopback"]
 
@@ -48,6 +48,7 @@ class WorkerSettings:
     first_retry_s: float = 1.0
     longest_retry_s: float = 30.0
     cache_gb: float = 20.0
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -95,6 +96,7 @@ class WorkerSettings:
                 "KTRDR_REREGISTER_S", 3 * control.health_interval_s, minimum=0.05, environ=env
             ),
             cache_gb=read_number("KTRDR_CACHE_GB", 20.0, environ=env),
+            checkpoints=CheckpointSettings.from_environment(env),
             log=LogSettings.from_environment(env),
         )
 

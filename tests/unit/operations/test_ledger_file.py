@@ -413,7 +413,8 @@ def downgrade(connection: Connection) -> None:
         connection.execute(text(f"DROP INDEX ix_operations_{index}"))
     for table in ("tallies", "tokens"):
         connection.execute(text(f"DROP TABLE {table}"))
-    connection.execute(text("ALTER TABLE operations DROP COLUMN compacted"))
+    for column in ("compacted", "older_checkpoint_digest"):
+        connection.execute(text(f"ALTER TABLE operations DROP COLUMN {column}"))
     connection.execute(text("CREATE INDEX ix_operations_counts ON operations (operation_type, status)"))
     for status in OperationStatus:
         connection.execute(

@@ -13,6 +13,7 @@ from ktrdr.operations.events import (
     Assigned,
     CancelRequested,
     CancelWorker,
+    Checkpointed,
     ChildDied,
     Finished,
     LeaseExpired,
@@ -66,6 +67,7 @@ EXPECTED = {
     WorkerLost: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
     NotMine: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
     ChildDied: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
+    Checkpointed: ("pending", "assigned", "running", "cancelling", "-", "-", "-"),
     CancelRequested: ("cancelled", "cancelling", "cancelling", "-", "-", "-", "-"),
 }
 PAIRS = [(status, kind) for kind in EVENTS for status in COLUMNS]
@@ -116,7 +118,7 @@ def test_the_fence_lets_only_the_newest_assignment_count(
     transition = step(operation, an_event(kind, stranger, LATER), LATER)
     assert transition.outcome == "ignored"
     assert replace(transition.operation, story=operation.story) == operation
-    may_run = kind in (Accepted, Progressed, Unreachable)
+    may_run = kind in (Accepted, Progressed, Unreachable, Checkpointed)
     assert transition.commands == ((StopStray("op_1", stranger),) if may_run else ())
 
 

@@ -1,0 +1,162 @@
+"""A real training whose worker or process is killed, or that is given back, goes on elsewhere and ends the same."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ktrdr.cli.client import Api
+from support.processes import Part, Parts, descendants, finished, parts, wait_for
+from support.strategies import edited
+
+pytestmark = pytest.mark.integration
+EPOCHS = 20
+OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1"}
+
+
+def strategy() -> str:
+    return edited(
+        "sp500_trend",
+        training__epochs=EPOCHS,
+        training__early_stopping=None,
+        training__batch_size=16,
+        model__architecture__dropout=0.1,
+    )
+
+
+class Trainings:
+    """A backend with data and one worker at a time, each with a home of its own."""
+
+    def __init__(self, running: Parts, api: Api) -> None:
+        self.parts, self.api = running, api
+        self._worker: Part | None = None
+        self._count = 0
+
+    def worker(self, **extra: str) -> Part:
+        """The worker that runs, or another one."""
+        if self._worker is None or self._worker.process.poll() is not None:
+            self._count += 1
+            name = f"w{self._count}"
+            home = self.parts.root / name
+            self._worker = self.parts.worker("training", name, home=home, **{**OFTEN, **extra})
+        return self._worker
+
+    def start(self) -> str:
+        return str(self.api.post("/trainings/start", {"strategy": strategy()})["operation_id"])
+
+    def checkpointed(self, name: str, times: int = 1) -> list[str]:
+        """Wait until the backend has had so many checkpoints; their digests."""
+        seen: list[str] = []
+
+        def enough() -> bool:
+            view = self.api.get(f"/operations/{name}")
+            assert view["status"] in ("pending", "assigned", "running"), view
+            if (digest := view["checkpoint_digest"]) is not None and digest not in seen:
+                seen.append(digest)
+            return len(seen) >= times
+
+        wait_for(enough, f"{name} has {times} checkpoints")
+        return seen
+
+    def artifacts(self) -> set[str]:
+        return {file.name for file in (self.parts.home / "artifacts").glob("??/*")}
+
+    def log(self, name: str) -> str:
+        return self.api.request("GET", f"/operations/{name}/logs").text
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    with parts(tmp_path_factory.mktemp("resume")) as running:
+        running.backend(KTRDR_CANCEL_GRACE_S="10")
+        with running.api() as api:
+            api.post("/data/samples")
+            yield Trainings(running, api)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trainings: Trainings) -> str:
+    """The model of a training that nobody disturbs."""
+    trainings.worker()
+    view = finished(trainings.api, trainings.start())
+    assert (view["status"], view["attempt"]) == ("completed", 1), view
+    assert view["checkpoint_digest"] is None
+    return str(view["result_summary"]["model_digest"])
+
+
+def ended_as(trainings: Trainings, name: str, model: str) -> Any:
+    """The ended operation: completed by its second attempt, which ran only what was left, with this model."""
+    view = finished(trainings.api, name)
+    assert (view["status"], view["attempt"]) == ("completed", 2), view
+    log = trainings.log(name)
+    ((behind, total),) = re.findall(r"attempt 2: goes on after (\d+) of (\d+) epochs", log)
+    assert 1 <= int(behind) <= int(total) == EPOCHS
+    ran = re.findall(r"attempt 2: completed; (\d+) metrics records were written here", log)
+    assert ran == [str(EPOCHS - int(behind))], "only the epochs that were left were run"
+    records = trainings.api.get(f"/operations/{name}/metrics", cursor=0)["epochs"]
+    assert [record["epoch"] for record in records] == list(range(1, EPOCHS + 1))
+    assert any(f"goes on after {behind} of {EPOCHS} epochs" in line for line in view["story"])
+    assert view["result_summary"]["model_digest"] == model
+    return view
+
+
+def test_after_kill_9_of_the_worker_another_one_goes_on(trainings: Trainings, undisturbed: str) -> None:
+    worker = trainings.worker()
+    name = trainings.start()
+    (digest,) = trainings.checkpointed(name)
+    worker.kill()
+    last = trainings.api.get(f"/operations/{name}")["checkpoint_digest"]
+    assert last in trainings.artifacts()
+    trainings.worker()
+    view = ended_as(trainings, name, undisturbed)
+    assert view["checkpoint_digest"] is None
+    wait_for(
+        lambda: not {digest, last} & trainings.artifacts(), "checkpoints of what is completed are removed"
+    )
+
+
+def test_after_kill_9_of_the_job_the_same_worker_goes_on(trainings: Trainings, undisturbed: str) -> None:
+    worker = trainings.worker()
+    idle = {process.pid for process in descendants(worker.pid)}
+    name = trainings.start()
+    trainings.checkpointed(name)
+    for process in descendants(worker.pid):
+        if process.pid not in idle:
+            process.send_signal(signal.SIGKILL)
+    ended_as(trainings, name, undisturbed)
+
+
+def test_a_worker_that_stops_hands_on_what_it_has(trainings: Trainings, undisturbed: str) -> None:
+    worker = trainings.worker()
+    name = trainings.start()
+    (before,) = trainings.checkpointed(name)
+    assert worker.stop() == 0
+    view = trainings.api.get(f"/operations/{name}")
+    assert (view["status"], view["failures"]) == ("pending", 0), view
+    assert view["checkpoint_digest"] in trainings.artifacts()
+    assert view["checkpoint_digest"] != before, "it is checkpointed at the stop"
+    assert any("released by" in line for line in view["story"])
+    trainings.worker()
+    ended_as(trainings, name, undisturbed)
+
+
+def test_a_damaged_checkpoint_is_skipped_and_the_older_one_serves(
+    trainings: Trainings, undisturbed: str
+) -> None:
+    worker = trainings.worker()
+    name = trainings.start()
+    trainings.checkpointed(name, 2)
+    worker.kill()
+    newest = trainings.api.get(f"/operations/{name}")["checkpoint_digest"]
+    file = trainings.parts.home / "artifacts" / newest[:2] / newest
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    trainings.worker()
+    view = ended_as(trainings, name, undisturbed)
+    assert any(f"checkpoint {newest[:12]} skipped" in line for line in view["story"]), view["story"]
+    assert f"Checkpoint {newest[:12]} is skipped" in trainings.log(name)

@@ -1,0 +1,134 @@
+"""Checkpoints at the backend: verified, recorded, handed to the next attempt, and removed when nobody needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ktrdr.artifacts import sha256_of
+from ktrdr.backend.checkpoints import CheckpointFiles
+from ktrdr.operations.model import OperationType
+from ktrdr.testing.fake_worker import FakeWorker
+from support.control_plane import ControlPlane, settle
+
+TRAINING = OperationType.TRAINING
+
+
+async def tell(plane: ControlPlane, worker: FakeWorker, name: str, content: bytes | None, **more: Any) -> Any:
+    """The worker uploads a checkpoint and tells of it; the answer."""
+    operation = await plane.store.get(name)
+    news: dict[str, Any] = {"operation_id": name, "attempt": operation.attempt, **more}
+    if content is not None:
+        news["digest"] = plane.put(content)
+    body = worker.report() | {"worker_status": "busy", "checkpoint": news}
+    return await plane.api("POST", f"/workers/{worker.worker_id}/report", body)
+
+
+async def running(plane: ControlPlane, **more: Any) -> tuple[FakeWorker, str]:
+    worker = await plane.join("t1", "training")
+    name = await plane.submit(TRAINING, **more)
+    await plane.until(name, "running")
+    return worker, name
+
+
+async def here(plane: ControlPlane, *contents: bytes) -> list[bool]:
+    return [plane.backend.artifacts.has(sha256_of(content)) for content in contents]
+
+
+async def test_the_next_attempt_is_given_the_two_newest(plane: ControlPlane) -> None:
+    worker, name = await running(plane)
+    assert worker.starts[0].checkpoints is None
+    for content in (b"one", b"two", b"three"):
+        assert (await tell(plane, worker, name, content))["acknowledged"]
+    view = await plane.api("GET", f"/operations/{name}")
+    assert (view["status"], view["checkpoint_digest"]) == ("running", sha256_of(b"three"))
+    await settle(lambda: here(plane, b"one", b"two", b"three"), lambda found: found == [False, True, True])
+    await plane.deliver(worker, name, "released", checkpoint_digest=plane.put(b"four"))
+    await plane.until(name, "running")
+    assert worker.starts[1].checkpoints == [sha256_of(b"four"), sha256_of(b"three")]
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+async def test_one_whose_file_is_not_whole_is_not_recorded(plane: ControlPlane, damage: str) -> None:
+    worker, name = await running(plane)
+    digest = plane.put(b"whole")
+    if damage == "torn":
+        plane.backend.artifacts.location(digest).write_bytes(b"who")
+    else:
+        plane.backend.artifacts.delete(digest)
+    for body in (
+        {"checkpoint": {"operation_id": name, "attempt": 1, "digest": digest}},
+        {"delivery": worker.delivery(name, "released", checkpoint_digest=digest)},
+    ):
+        answer = await plane.ask("POST", "/api/v1/workers/t1/report", worker.report() | body)
+        assert answer.status == 503
+        assert b"is not here" in answer.body
+    view = await plane.api("GET", f"/operations/{name}")
+    assert (view["status"], view["checkpoint_digest"]) == ("running", None)
+
+
+async def test_notes_are_in_the_story_and_refused_ones_are_struck_out(plane: ControlPlane) -> None:
+    worker, name = await running(plane)
+    await tell(plane, worker, name, b"bad")
+    bad = sha256_of(b"bad")
+    await tell(
+        plane, worker, name, None, refused=[bad], notes=["checkpoint skipped: torn", "goes on after 2"]
+    )
+    view = await plane.api("GET", f"/operations/{name}")
+    assert view["checkpoint_digest"] is None
+    assert [line.partition(" ")[2] for line in view["story"][-2:]] == [
+        "attempt 1: checkpoint skipped: torn",
+        "attempt 1: goes on after 2",
+    ]
+    await settle(lambda: here(plane, b"bad"), lambda found: found == [False])
+
+
+async def test_an_outdated_attempt_is_told_to_stop_and_its_file_goes(plane: ControlPlane) -> None:
+    worker, name = await running(plane)
+    answer = await tell(plane, worker, name, b"old", attempt=7)
+    assert answer["stop"] == [name]
+    assert (await plane.store.get(name)).checkpoints == ()
+    await settle(lambda: here(plane, b"old"), lambda found: found == [False])
+
+
+async def test_an_operation_that_nobody_knows_is_to_stop(plane: ControlPlane) -> None:
+    worker, name = await running(plane)
+    body = worker.report() | {"checkpoint": {"operation_id": "gone", "attempt": 1, "notes": ["x"]}}
+    assert (await plane.api("POST", "/workers/t1/report", body))["stop"] == ["gone"]
+    assert (await plane.store.get(name)).status == "running"
+
+
+@pytest.mark.parametrize(("status", "kept"), [("completed", False), ("failed", True), ("cancelled", True)])
+async def test_files_go_with_completion_and_stay_otherwise(
+    plane: ControlPlane, status: str, kept: bool
+) -> None:
+    worker, name = await running(plane)
+    await tell(plane, worker, name, b"one")
+    await tell(plane, worker, name, b"two")
+    await plane.deliver(worker, name, status)
+    await settle(lambda: here(plane, b"one", b"two"), lambda found: found == [kept, kept])
+    assert len((await plane.store.get(name)).checkpoints) == (2 if kept else 0)
+
+
+async def test_what_the_parent_needs_stays(plane: ControlPlane) -> None:
+    """A resumed operation begins with its parent's checkpoints; they are still the parent's afterwards."""
+    worker, parent = await running(plane)
+    await tell(plane, worker, parent, b"shared")
+    await plane.deliver(worker, parent, "cancelled")
+    shared = sha256_of(b"shared")
+    name = await plane.submit(TRAINING, parent_operation_id=parent, checkpoints=(shared,))
+    await plane.until(name, "running")
+    assert worker.starts[-1].checkpoints == [shared]
+    await tell(plane, worker, name, b"own")
+    await plane.deliver(worker, name)
+    await settle(lambda: here(plane, b"own"), lambda found: found == [False])
+    assert await here(plane, b"shared") == [True]
+
+
+async def test_where_the_parent_is_gone_files_stay(plane: ControlPlane) -> None:
+    """It cannot be known who else needs them."""
+    shared = plane.put(b"shared")
+    _, name = await running(plane, parent_operation_id="deleted", checkpoints=(shared,))
+    await CheckpointFiles(plane.store, plane.backend.artifacts).drop(name, [shared, plane.put(b"other")])
+    assert await here(plane, b"shared", b"other") == [True, True]
