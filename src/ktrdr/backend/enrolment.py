@@ -14,7 +14,7 @@ from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import Conflict, FieldError, InvalidInput, KtrdrError, Unavailable
+from ktrdr.errors import Conflict, FieldError, Forbidden, InvalidInput, KtrdrError, Unavailable
 from ktrdr.operations.model import WorkerRecord, WorkerType
 from ktrdr.protocol.messages import (
     DeliverRequest,
@@ -26,6 +26,7 @@ from ktrdr.protocol.messages import (
     WorkerView,
 )
 from ktrdr.protocol.transports import Network, address_allowed
+from ktrdr.protocol.worker_key import proves
 
 __all__ = ["Enrolment", "check_endpoint"]
 
@@ -35,6 +36,14 @@ _ALIASES = {"gpu_host": WorkerType.TRAINING, "cpu_training": WorkerType.TRAINING
 
 def _wrong_endpoint(message: str) -> InvalidInput:
     return InvalidInput(message, [FieldError("/endpoint_url", message)])
+
+
+def _check_key(key: str | None, worker_id: str, instance_id: str) -> None:
+    if not proves(key, instance_id):
+        raise Forbidden(
+            f"This is not worker '{worker_id}': the key that it shows is not that worker's. A worker keeps its key in "
+            "its KTRDR_HOME; one that lost it, or another one, needs its own WORKER_ID."
+        )
 
 
 async def check_endpoint(url: str, networks: tuple[Network, ...]) -> str:
@@ -94,8 +103,10 @@ class Enrolment:
         self._clock = clock
         self._artifacts = artifacts
 
-    async def register(self, request: RegisterRequest) -> RegisterResponse:
+    async def register(self, request: RegisterRequest, key: str | None = None) -> RegisterResponse:
         """Take a worker in, having reached it at the endpoint it names; repeating it changes nothing.
+
+        ``key`` is what the worker shows to prove that it is who it says (:mod:`ktrdr.protocol.worker_key`).
 
         Raises
         ------
@@ -103,11 +114,14 @@ class Enrolment:
             If the endpoint is not allowed, does not answer, or another worker answers there.
         Conflict
             If a worker of this id is alive elsewhere.
+        Forbidden
+            If the key does not belong to the instance.
         """
+        _check_key(key, request.worker_id, request.instance_id)
         endpoint = await check_endpoint(request.endpoint_url, self._config.networks)
         view = await self._reach(endpoint, request)
-        await self._refuse_double(endpoint, request)
-        acknowledged = await self._take_outbox(request)
+        await self._refuse_double(endpoint, request, key)
+        acknowledged = await self._take_outbox(request, key)
         record = self._record(endpoint, request)
         await self._operations.store.save_worker(record)
         known = self._registry.find(request.worker_id)
@@ -129,6 +143,7 @@ class Enrolment:
             message=shown.reason if shown.reason and not worker.serves else f"Registered at {endpoint}.",
             stop=stop,
             acknowledged=acknowledged,
+            credential=self._fleet.credential(record),
         )
 
     async def _reach(self, endpoint: str, request: RegisterRequest) -> HealthView:
@@ -146,30 +161,36 @@ class Enrolment:
             )
         return view
 
-    async def _refuse_double(self, endpoint: str, request: RegisterRequest) -> None:
-        """Two live workers of one id would take each other's work away for ever."""
+    async def _refuse_double(self, endpoint: str, request: RegisterRequest, key: str | None) -> None:
+        """Two live workers of one id would take each other's work away for ever; and a worker that has another key
+        than the one before is another worker, which may have the id only once that one is gone."""
         known = self._registry.find(request.worker_id)
-        if (
-            known is None
-            or known.record.instance_id == request.instance_id
-            or known.record.endpoint_url == endpoint
-        ):
+        if known is None or known.record.endpoint_url == endpoint:
+            return
+        same = proves(key, known.record.instance_id)
+        if same and known.record.instance_id == request.instance_id:
             return
         try:
             other = await self._fleet.probe(known.record.endpoint_url).health()
         except KtrdrError:
-            return
+            if same or known.failures >= self._config.control.health_failures:
+                return
+            raise Conflict(
+                f"Worker id '{request.worker_id}' belongs to a worker at {known.record.endpoint_url} that was well a "
+                "moment ago, and this one has another key. If that one is gone, try again in a minute, or forget it: "
+                f"ktrdr workers forget {request.worker_id}. Else give this one its own WORKER_ID."
+            ) from None
         if (other.worker_id, other.instance_id) == (request.worker_id, known.record.instance_id):
             raise Conflict(
                 f"Worker id '{request.worker_id}' is in use by a live worker at {known.record.endpoint_url}. "
                 "Give this one its own WORKER_ID."
             )
 
-    async def _take_outbox(self, request: RegisterRequest) -> list[str]:
+    async def _take_outbox(self, request: RegisterRequest, key: str | None) -> list[str]:
         acknowledged = []
         for delivery in request.outbox:
             if not await self._missing_files(delivery):
-                await self._operations.deliver(request.worker_id, delivery)
+                await self._operations.deliver(request.worker_id, delivery, key)
                 acknowledged.append(f"{delivery.operation_id}:{delivery.attempt}")
         return acknowledged
 
@@ -209,17 +230,20 @@ class Enrolment:
         )
         return [] if goes_on else [request.current_operation_id]
 
-    async def report(self, worker_id: str, report: ReportRequest) -> ReportResponse:
+    async def report(self, worker_id: str, report: ReportRequest, key: str | None = None) -> ReportResponse:
         """Take a change of state; what is delivered is durable when this returns, and the slot free.
 
         Raises
         ------
         NotFound
             If the worker is not registered.
+        Forbidden
+            If another worker than the registered one says so.
         Unavailable
             If a delivered file was not uploaded yet; the delivery is to be repeated.
         """
         worker = self._registry.get(worker_id)  # an unknown worker is told so, and registers with its outbox
+        _check_key(key, worker_id, worker.record.instance_id)
         if worker.record.instance_id == report.instance_id:
             # before the delivery, because that frees the slot: a worker that leaves must not be chosen again
             self._registry.reported(worker, report.worker_status, delivered=report.delivery is not None)
@@ -230,7 +254,7 @@ class Enrolment:
                     "upload it, then report again.",
                     1.0,
                 )
-            await self._operations.deliver(worker_id, report.delivery)
+            await self._operations.deliver(worker_id, report.delivery, key)
         stop = [] if report.checkpoint is None else await self._checkpoint(worker_id, report)
         self._operations.wake()
         return ReportResponse(

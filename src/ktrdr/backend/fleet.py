@@ -9,8 +9,10 @@ from typing import Any
 
 from ktrdr.backend.registry import WorkerEndpoint
 from ktrdr.logs import about
+from ktrdr.operations.model import WorkerRecord
 from ktrdr.protocol.client import OperationServiceProxy
 from ktrdr.protocol.transports import Transport
+from ktrdr.protocol.worker_key import call_credential
 
 __all__ = ["Fleet"]
 
@@ -21,29 +23,38 @@ class Fleet:
     """Makes proxies and owns the tasks that talk to workers in the background."""
 
     def __init__(
-        self, transport: Transport, token: str | None, timeout_s: float, probe_timeout_s: float
+        self,
+        transport: Transport,
+        token: str | None,
+        timeout_s: float,
+        probe_timeout_s: float,
+        secret: str | None = None,
     ) -> None:
         self._transport = transport
         self._token = token
+        self._secret = secret
         self._timeout_s = timeout_s
         self._probe_timeout_s = probe_timeout_s
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def proxy(self, endpoint_url: str) -> OperationServiceProxy:
-        """For starts, cancels and reads."""
-        return OperationServiceProxy(
-            self._transport, endpoint_url, token=self._token, timeout_s=self._timeout_s
-        )
+    def credential(self, record: WorkerRecord) -> str | None:
+        """What this worker is shown: made for it alone where the backend has a secret, else the common token."""
+        if self._secret is None:
+            return self._token
+        return call_credential(self._secret, record.worker_id, record.instance_id)
 
     def probe(self, endpoint_url: str) -> OperationServiceProxy:
-        """For probes, with their own time-out."""
-        return OperationServiceProxy(
-            self._transport, endpoint_url, token=self._token, timeout_s=self._probe_timeout_s
-        )
+        """For ``/health``, with its own time-out and no credential: who is there is not known before it answers."""
+        return OperationServiceProxy(self._transport, endpoint_url, timeout_s=self._probe_timeout_s)
 
     def of(self, worker: WorkerEndpoint) -> OperationServiceProxy:
-        """The proxy of a registered worker."""
-        return self.proxy(worker.record.endpoint_url)
+        """The proxy of a registered worker, for starts, cancels and reads."""
+        return OperationServiceProxy(
+            self._transport,
+            worker.record.endpoint_url,
+            token=self.credential(worker.record),
+            timeout_s=self._timeout_s,
+        )
 
     def spawn(
         self,

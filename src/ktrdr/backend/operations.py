@@ -53,6 +53,7 @@ from ktrdr.protocol.messages import (
     ProgressView,
 )
 from ktrdr.protocol.specs import TrainingSpec
+from ktrdr.protocol.worker_key import proves
 from ktrdr.settings import ControlSettings
 
 __all__ = ["OperationsService", "operation_view"]
@@ -215,16 +216,18 @@ class OperationsService:
             self._drop(news.operation_id, (news.digest,))
         return not any(isinstance(command, StopStray) for command in transition.commands)
 
-    async def deliver(self, worker_id: str, delivery: DeliverRequest) -> None:
+    async def deliver(self, worker_id: str, delivery: DeliverRequest, key: str | None = None) -> None:
         """Record the end of an attempt. What is unknown or obsolete is accepted, so that the worker forgets it.
 
-        (worker, attempt) is the fence here: an outbox may be delivered by a later incarnation of the worker.
+        (worker, key, attempt) is the fence here: an outbox may be delivered by a later incarnation of the worker, but
+        not by another worker that was given its id.
         """
         try:
             operation = await self.store.get(delivery.operation_id)
         except NotFound:
             return
-        instance = operation.instance_id if operation.worker_id == worker_id else None
+        theirs = operation.worker_id == worker_id and proves(key, operation.instance_id or "")
+        instance = operation.instance_id if theirs else None
         assignment = Assignment(worker_id, instance or "", delivery.attempt)
         model = None
         if operation.operation_type is OperationType.TRAINING and "model" in delivery.artifacts:
@@ -232,7 +235,8 @@ class OperationsService:
             delivery = delivery.model_copy(
                 update={"summary": delivery.summary | {"model_id": model.model_id}}
             )
-        if delivery.attempt <= operation.attempt and not operation.status.terminal:
+        ran = instance is not None or _ran(operation, worker_id, delivery.attempt)
+        if ran and delivery.attempt <= operation.attempt and not operation.status.terminal:
             await self.logs.keep(delivery)
         await self.apply(delivery.operation_id, _event_of(delivery, assignment), model)
 
@@ -357,6 +361,12 @@ def operation_view(
         waiting_for=waiting_for,
         story=list(operation.story),
     )
+
+
+def _ran(operation: Operation, worker_id: str, attempt: int) -> bool:
+    """Whether the story tells that this worker was given this attempt."""
+    told = f" attempt {attempt}: assigned to {worker_id}"
+    return any(line.endswith(told) for line in operation.story)
 
 
 def _event_of(delivery: DeliverRequest, assignment: Assignment) -> Event:

@@ -67,6 +67,7 @@ class Backend:
             config.worker_token,
             config.control.http_timeout_s,
             config.control.health_timeout_s,
+            secret=config.api_token,
         )
         self.store = parts.store or SqlStore(
             config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures

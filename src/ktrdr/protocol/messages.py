@@ -166,7 +166,8 @@ class RegisterRequest(Message):
 
 class RegisterResponse(Message):
     """``stop``: operations the worker must end (their attempt no longer counts); ``acknowledged``: outbox entries
-    (``operation_id:attempt``) that are safe in the ledger."""
+    (``operation_id:attempt``) that are safe in the ledger; ``credential``: what the backend will show this incarnation
+    of the worker when it calls, None where no credentials are used."""
 
     worker_id: str
     worker_type: WorkerType
@@ -174,6 +175,7 @@ class RegisterResponse(Message):
     message: str
     stop: list[str] = []
     acknowledged: list[str] = []
+    credential: str | None = Field(default=None, repr=False)
 
 
 class CheckpointNews(Message):

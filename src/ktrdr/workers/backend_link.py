@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ktrdr.errors import (
+    Forbidden,
     InvalidInput,
     NotAuthorised,
     NotFound,
@@ -21,6 +22,7 @@ from ktrdr.errors import (
 from ktrdr.protocol.client import problem_detail
 from ktrdr.protocol.messages import RegisterRequest, RegisterResponse, ReportRequest, ReportResponse
 from ktrdr.protocol.transports import Answer, Transport
+from ktrdr.protocol.worker_key import HEADER
 
 __all__ = ["BackendLink", "Uploader"]
 
@@ -46,11 +48,14 @@ class BackendLink:
         urls: tuple[str, ...],
         *,
         token: str | None,
+        key: str | None = None,
         timeout_s: float,
         uploads: Uploader,
     ) -> None:
         self._transport, self._urls, self._timeout_s, self._uploads = transport, urls, timeout_s, uploads
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        if key is not None:
+            self._headers[HEADER] = key
         self._at = 0
 
     @property
@@ -122,10 +127,12 @@ def _checked(answer: Answer, url: str) -> Answer:
     if answer.ok:
         return answer
     detail = f"{url} answered {answer.status}: {problem_detail(answer)}"
-    if answer.status in (401, 403):
+    if answer.status == 401:
         raise NotAuthorised(
-            f"{detail} Set KTRDR_ENROLMENT_TOKEN (or KTRDR_API_TOKEN) to the backend's token."
+            f"{detail} Set KTRDR_ENROLMENT_TOKEN to the backend's, or to a token of scope worker."
         )
+    if answer.status == 403:
+        raise Forbidden(detail)
     if answer.status == 404:
         raise NotFound("worker", "at the backend", hint=detail)
     if answer.status >= 500 or answer.status in (408, 429):

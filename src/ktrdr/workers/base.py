@@ -35,6 +35,7 @@ from ktrdr.workers.backend_link import BackendLink, Uploader
 from ktrdr.workers.cache import trim_cache
 from ktrdr.workers.capabilities import detect_capabilities
 from ktrdr.workers.checkpoint_post import CheckpointPost
+from ktrdr.workers.credentials import Credentials
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.endpoint import endpoint_url, own_port
 from ktrdr.workers.host import HostSettings, OperationHost, Run
@@ -107,7 +108,7 @@ class WorkerAPIBase(ABC):
         self._random = random or SystemRandom()
         self._port = port
         self._identity = claim_identity(settings.home, self.worker_type, settings.worker_id)
-        self.worker_id, self.instance_id = self._identity.worker_id, new_instance_id()
+        self.worker_id, self.instance_id = self._identity.worker_id, new_instance_id(self._identity.key)
         self.started_at = self.clock.monotonic()
         self.slot = Slot()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -132,6 +133,7 @@ class WorkerAPIBase(ABC):
             on_unknown=self._registration.again,
             on_answer=self._answered,
         )
+        self.credentials = Credentials(settings.token, settings.enrolment_token, self._registration.again)
         self._leaving: asyncio.Task[None] | None = None
         self._launcher: Launcher | None = None
         self._host: OperationHost | None = None
@@ -146,6 +148,7 @@ class WorkerAPIBase(ABC):
             transport or AiohttpTransport(),
             settings.api_urls,
             token=settings.credential,
+            key=self._identity.key,
             timeout_s=timeout_s,
             uploads=uploads or files,
         )
@@ -376,6 +379,7 @@ class WorkerAPIBase(ABC):
         )
 
     def _accepted(self, response: RegisterResponse) -> None:
+        self.credentials.learn(response.credential)
         self._courier.acknowledge(response.acknowledged)
         self._stop_strays(response.stop)
 

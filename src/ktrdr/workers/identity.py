@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.model import WorkerType
+from ktrdr.protocol.worker_key import bind
 
 __all__ = ["Identity", "claim_identity", "new_instance_id"]
 
+_KEY_BYTES = 32
 _VALID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
@@ -25,6 +28,7 @@ class Identity:
 
     worker_id: str
     folder: Path
+    key: str = field(repr=False)
     _lock: IO[str]
 
     def release(self) -> None:
@@ -74,7 +78,22 @@ def _lock(folder: Path, worker_id: str) -> Identity | None:
     except OSError:
         file.close()
         return None
-    return Identity(worker_id, folder, file)
+    return Identity(worker_id, folder, _key(folder), file)
+
+
+def _key(folder: Path) -> str:
+    """What proves to the backend that this is the same worker as before: 256 random bits, made once."""
+    path = folder / "key"
+    with contextlib.suppress(OSError, ValueError):
+        key = path.read_text("ascii").strip()
+        if len(key) == 2 * _KEY_BYTES and bytes.fromhex(key):
+            return key
+    fresh = secrets.token_hex(_KEY_BYTES)
+    part = path.with_name("key.part")
+    part.touch(mode=0o600)
+    part.write_text(fresh + "\n", "ascii")
+    os.replace(part, path)
+    return fresh
 
 
 def _host_label() -> str:
@@ -82,6 +101,6 @@ def _host_label() -> str:
     return label[:60] or "host"
 
 
-def new_instance_id() -> str:
-    """One per process: tells the backend that this is another incarnation of the same worker."""
-    return f"{os.getpid()}-{secrets.token_hex(6)}"
+def new_instance_id(key: str) -> str:
+    """One per process: tells the backend that this is another incarnation of the worker that has this key."""
+    return bind(f"{os.getpid()}-{secrets.token_hex(6)}", key)

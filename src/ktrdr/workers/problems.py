@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import math
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from ktrdr.errors import FieldError, InvalidInput, KtrdrError, NotAuthorised, Un
 from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem, ProblemItem
 from ktrdr.protocol.serving import bounded, host_of, host_of_origin
+from ktrdr.workers.credentials import Credentials
 from ktrdr.workers.settings import is_loopback
 
 __all__ = ["JSON_BODY_CAP", "Guard", "install", "problem_response"]
@@ -113,13 +113,13 @@ class Guard:
     Bodies are read up to ``JSON_BODY_CAP`` and for half a minute.
     """
 
-    def __init__(self, app: ASGIApp, tokens: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, credentials: Credentials) -> None:
         self._app = app
-        self._tokens = [token.encode() for token in tokens]
+        self._credentials = credentials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != "/health":
-            refusal = self._refusal(Headers(scope=scope), (scope.get("server") or ("",))[0])
+            refusal = await self._refusal(Headers(scope=scope), (scope.get("server") or ("",))[0])
             if refusal is not None:
                 await problem_response(refusal, scope["path"])(scope, receive, send)
                 return
@@ -127,8 +127,8 @@ class Guard:
             receive = bounded(receive, JSON_BODY_CAP)
         await self._app(scope, receive, send)
 
-    def _refusal(self, headers: Headers, server: str) -> KtrdrError | None:
-        if not self._tokens:
+    async def _refusal(self, headers: Headers, server: str) -> KtrdrError | None:
+        if not self._credentials.needed:
             host = host_of(headers.get("host", ""))
             origin = headers.get("origin")
             page = host if origin is None else host_of_origin(origin)
@@ -140,10 +140,9 @@ class Guard:
                 "Set KTRDR_ENROLMENT_TOKEN where it starts."
             )
         scheme, _, shown = headers.get("authorization", "").partition(" ")
-        offered = shown.strip().encode()
-        matches = [hmac.compare_digest(offered, token) for token in self._tokens]
-        if scheme.lower() == "bearer" and any(matches):
+        if await self._credentials.admit(shown.strip() if scheme.lower() == "bearer" else ""):
             return None
         return NotAuthorised(
-            "This worker needs a token: send 'Authorization: Bearer TOKEN' (its KTRDR_ENROLMENT_TOKEN)."
+            "This worker needs a token: send 'Authorization: Bearer TOKEN'. It takes what its backend made for it, and "
+            "the KTRDR_API_TOKEN with which it was started, if any."
         )

@@ -45,7 +45,7 @@ def make_app(worker: WorkerAPIBase) -> FastAPI:
 
     app = FastAPI(title=f"ktrdr {worker.worker_type.value} worker", lifespan=lifespan)
     install(app)
-    app.add_middleware(Guard, tokens=worker.settings.tokens)
+    app.add_middleware(Guard, credentials=worker.credentials)
     app.include_router(_health(worker))
     start = _start(worker)
     app.include_router(start)

@@ -159,7 +159,7 @@ async def test_a_token_is_needed_where_other_routes_need_one(plane: ControlPlane
     for word, status in (
         ("", 401),
         ("Bearer wrong", 401),
-        ("Bearer enrol-word", 401),
+        ("Bearer enrol-word", 403),
         ("Bearer api-word", 200),
     ):
         headers = {"authorization": word} if word else {}

@@ -43,4 +43,22 @@ def test_a_name_is_never_a_path(tmp_path: Path, name: str) -> None:
 
 
 def test_instance_ids_differ() -> None:
-    assert new_instance_id() != new_instance_id()
+    assert new_instance_id("k") != new_instance_id("k")
+
+
+def test_the_key_is_made_once_and_is_private(tmp_path: Path) -> None:
+    first = claim_identity(tmp_path, WorkerType.BACKTESTING, "mine")
+    first.release()
+    again = claim_identity(tmp_path, WorkerType.BACKTESTING, "mine")
+    assert again.key == first.key
+    assert len(bytes.fromhex(first.key)) * 8 == 256
+    assert (first.folder / "key").stat().st_mode & 0o777 == 0o600
+    assert first.key not in repr(first)
+    other = claim_identity(tmp_path, WorkerType.BACKTESTING, "other")
+    assert other.key != first.key
+    other.release()
+    again.release()
+    (first.folder / "key").write_text("torn")
+    last = claim_identity(tmp_path, WorkerType.BACKTESTING, "mine")
+    assert len(last.key) == 64
+    last.release()

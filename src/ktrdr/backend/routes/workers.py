@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.logs import about
@@ -20,25 +20,34 @@ from ktrdr.protocol.messages import (
     WorkerStatus,
     WorkerView,
 )
+from ktrdr.protocol.worker_key import HEADER
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["workers"], responses=PROBLEMS)
+Key = Annotated[
+    str | None,
+    Header(
+        alias=HEADER, max_length=256, description="proves that the worker is the one its instance id names"
+    ),
+]
 
 
 @router.post("/workers/register")
-async def register_worker(body: RegisterRequest, services: Services) -> RegisterResponse:
+async def register_worker(body: RegisterRequest, services: Services, key: Key = None) -> RegisterResponse:
     """A worker makes itself known. The backend first asks the endpoint for its health, and refuses it if it cannot
     reach it. Idempotent; ``outbox`` delivers results that were finished while the backend was away."""
     with about(worker_id=body.worker_id):
-        return await services.enrolment.register(body)
+        return await services.enrolment.register(body, key)
 
 
 @router.post("/workers/{worker_id}/report")
-async def report_worker(worker_id: str, body: ReportRequest, services: Services) -> ReportResponse:
+async def report_worker(
+    worker_id: str, body: ReportRequest, services: Services, key: Key = None
+) -> ReportResponse:
     """A worker pushes a change of its state. With ``delivery`` the end of an attempt is durable when this answers,
     and the worker's slot is free."""
-    return await services.enrolment.report(worker_id, body)
+    return await services.enrolment.report(worker_id, body, key)
 
 
 @router.get("/workers", response_model=WorkerList)
