@@ -134,7 +134,7 @@ class CheckpointSettings:
 class ControlSettings:
     """The control plane's numbers; fractions are allowed, so that tests run fast on the same code.
 
-    All durations are in seconds.
+    Durations are in seconds, but for ``retention_days``.
     """
 
     health_interval_s: float = 10.0
@@ -146,6 +146,7 @@ class ControlSettings:
     progress_ttl_s: float = 1.0
     cancel_grace_s: float = 10.0
     http_timeout_s: float = 10.0
+    retention_days: float = 90.0
 
     @classmethod
     def from_environment(cls, environ: Environment | None = None) -> ControlSettings:
@@ -170,4 +171,5 @@ class ControlSettings:
             progress_ttl_s=number("KTRDR_PROGRESS_TTL_S", 1.0),
             cancel_grace_s=number("KTRDR_CANCEL_GRACE_S", 10.0),
             http_timeout_s=number("KTRDR_HTTP_TIMEOUT_S", 10.0),
+            retention_days=number("KTRDR_RETENTION_DAYS", 90.0),
         )

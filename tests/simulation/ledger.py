@@ -261,6 +261,14 @@ class Connection(OperationStore):
     async def delete(self, operation_id: str) -> None:
         await self._write("delete", lambda: self._disk.delete(operation_id), operation_id)
 
+    async def compact(self, before: datetime, limit: int) -> int:
+        result: int = await self._write("compact", lambda: self._disk.compact(before, limit), None)
+        return result
+
+    async def expire(self, before: datetime, limit: int) -> Sequence[str]:
+        result: Sequence[str] = await self._write("expire", lambda: self._disk.expire(before, limit), None)
+        return result
+
     async def save_worker(self, worker: WorkerRecord) -> None:
         await self._write(f"save worker {worker.worker_id}", lambda: self._disk.save_worker(worker), None)
 

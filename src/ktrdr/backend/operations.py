@@ -270,6 +270,14 @@ class OperationsService:
         await self.logs.forget(operation_id)
         self._hub.changed(operation_id)
 
+    async def expire(self, before: datetime, limit: int) -> int:
+        """Forget some of the operations that ended before, with their logs; how many they were."""
+        gone = await self.store.expire(before, limit)
+        for operation_id in gone:
+            await self.logs.forget(operation_id)
+            self._hub.changed(operation_id)
+        return len(gone)
+
     async def view(self, operation_id: str) -> OperationView:
         """One operation, with progress not older than the TTL."""
         operation = await self.store.get(operation_id)

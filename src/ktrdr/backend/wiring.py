@@ -7,6 +7,7 @@ import contextlib
 import logging
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -19,6 +20,7 @@ from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.enrolment import Enrolment
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
+from ktrdr.backend.housekeeping import Housekeeping
 from ktrdr.backend.hub import Hub
 from ktrdr.backend.joblogs import JobLogs
 from ktrdr.backend.metrics import BackendMetrics
@@ -88,6 +90,9 @@ class Backend:
         self.metrics = BackendMetrics(config.version)
         self.operations.observe = self.metrics.observe
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)
+        self.housekeeping = Housekeeping(
+            self.operations, self.clock, timedelta(days=config.control.retention_days)
+        )
         self.dispatcher = Dispatcher(
             self.operations,
             self.registry,
@@ -151,7 +156,12 @@ class Backend:
                 )
             else:
                 self.registry.adopt(assignment, operation.operation_id)
-        for loop in (self.dispatcher.run(), self.health.run_probes(), self.health.run_sweeps()):
+        for loop in (
+            self.dispatcher.run(),
+            self.health.run_probes(),
+            self.health.run_sweeps(),
+            self.housekeeping.run(),
+        ):
             self._loops.append(asyncio.create_task(loop))
         self.dispatcher.wake()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from ktrdr.errors import NotFound
@@ -29,6 +30,7 @@ from ktrdr.operations.store import (
     OperationStore,
     absent,
 )
+from ktrdr.operations.story import compacted
 
 __all__ = ["MemoryStore"]
 
@@ -130,6 +132,23 @@ class MemoryStore(OperationStore):
             del self._keys[operation.idempotency_key]
         if all(other.spec_digest != operation.spec_digest for other in self._operations.values()):
             del self._specs[operation.spec_digest]
+
+    async def compact(self, before: datetime, limit: int) -> int:
+        whole = [o for o in self._ended(before) if len(o.story) > 1][:limit]
+        for operation in whole:
+            self._operations[operation.operation_id] = replace(operation, story=compacted(operation.story))
+        return len(whole)
+
+    async def expire(self, before: datetime, limit: int) -> Sequence[str]:
+        ids = [operation.operation_id for operation in self._ended(before)[:limit]]
+        for operation_id in ids:
+            await self.delete(operation_id)
+        return ids
+
+    def _ended(self, before: datetime) -> list[Operation]:
+        return [
+            o for o in self._operations.values() if o.completed_at is not None and o.completed_at < before
+        ]
 
     async def save_worker(self, worker: WorkerRecord) -> None:
         self._workers[worker.worker_id] = worker

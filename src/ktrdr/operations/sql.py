@@ -15,10 +15,11 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import NotFound, Unavailable
-from ktrdr.operations import queries
+from ktrdr.operations import queries, retention
 from ktrdr.operations.changes import Apply, Change, Claims, Submit, save_model
 from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition
+from ktrdr.operations.microseconds import to_microseconds
 from ktrdr.operations.model import (
     ModelRecord,
     NewOperation,
@@ -39,7 +40,7 @@ from ktrdr.operations.rows import (
 from ktrdr.operations.sql_access import SqlAccess
 from ktrdr.operations.sqlite import LedgerFile
 from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
-from ktrdr.operations.tables import models, operations, specs, workers
+from ktrdr.operations.tables import models, operations, workers
 from ktrdr.operations.tally import Tally
 from ktrdr.operations.writer import GroupWriter
 
@@ -134,6 +135,12 @@ class SqlStore(OperationStore):
     async def delete(self, operation_id: str) -> None:
         await self._write(partial(_delete, operation_id=operation_id))
 
+    async def compact(self, before: datetime, limit: int) -> int:
+        return await self._write(partial(retention.compact, before_us=to_microseconds(before), limit=limit))
+
+    async def expire(self, before: datetime, limit: int) -> Sequence[str]:
+        return await self._write(partial(retention.expire, before_us=to_microseconds(before), limit=limit))
+
     async def save_worker(self, worker: WorkerRecord) -> None:
         def work(connection: Connection) -> None:
             connection.execute(delete(workers).where(workers.c.worker_id == worker.worker_id))
@@ -218,10 +225,7 @@ def _delete(connection: Connection, *, operation_id: str) -> None:
     if not operation.status.terminal:
         raise not_terminal(operation_id, operation.status)
     connection.execute(delete(operations).where(operations.c.operation_id == operation_id))
-    digest = operation.spec_digest
-    used = select(operations.c.operation_id).where(operations.c.spec_digest == digest).limit(1)
-    if connection.scalar(used) is None:
-        connection.execute(delete(specs).where(specs.c.digest == digest))
+    retention.forget_specs(connection, {operation.spec_digest})
     tally = Tally()
     tally.remove(operation)
     tally.write(connection)

@@ -130,6 +130,16 @@ class OperationStore(ABC):
         """Forget a terminal operation; Conflict if it is not terminal, NotFound if absent."""
 
     @abstractmethod
+    async def compact(self, before: datetime, limit: int) -> int:
+        """Make one line of the stories of at most ``limit`` operations that ended before; how many they were. None of
+        them is found again, unless more was told of it."""
+
+    @abstractmethod
+    async def expire(self, before: datetime, limit: int) -> Sequence[str]:
+        """Forget at most ``limit`` operations that ended before, with specs that nobody else has; their ids. Models
+        are kept."""
+
+    @abstractmethod
     async def save_worker(self, worker: WorkerRecord) -> None: ...
     @abstractmethod
     async def delete_worker(self, worker_id: str) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-__all__ = ["STORY_LINES", "one_line", "tell"]
+__all__ = ["STORY_LINES", "compacted", "one_line", "tell"]
 
 STORY_LINES = 40
 _KEPT_FIRST = 10
@@ -34,6 +34,16 @@ def tell(story: tuple[str, ...], now: datetime, text: str) -> tuple[str, ...]:
         if last == text:
             return (*story[:-1], f"{stamp} {text} (x{count + 1})")
     return _compact((*story, f"{stamp} {text}"))
+
+
+def compacted(story: tuple[str, ...]) -> tuple[str, ...]:
+    """The story as one line: how it ended, and how many lines told how it came to that."""
+    if len(story) < 2:
+        return story
+    told = sum(int(match[1]) if (match := _LEFT_OUT.match(line)) else 1 for line in story[:-1])
+    stamp, _, text = story[-1].partition(" ")
+    end = f" ({told} {'line' if told == 1 else 'lines'} before it left out)"
+    return (f"{stamp} {text[: _LINE_LENGTH - len(end)]}{end}",)
 
 
 def _split(line: str) -> tuple[str, int]:

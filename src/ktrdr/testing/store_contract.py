@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -408,6 +409,45 @@ class OperationStoreContract:
         await store.delete("op_b")
         with pytest.raises(NotFound):
             await store.spec(digest)
+
+    # --- retention ------------------------------------------------------------------------------------------------
+
+    async def test_old_stories_become_a_line(self, store: OperationStore) -> None:
+        ended = [await self.completed(store, f"op_{n}") for n in range(3)]
+        running = await self.running(store, "op_running")
+        assert await store.compact(T0 + SECOND, 10) == 0, "they end at that moment, not before it"
+        found = [await store.compact(T0 + 2 * SECOND, 2) for _ in range(3)]
+        assert found == [2, 1, 0]
+        for before in ended:
+            after = await store.get(before.operation_id)
+            [line] = after.story
+            assert line == f"{before.story[-1]} ({len(before.story) - 1} lines before it left out)"
+            assert replace(after, story=before.story) == before
+        assert await store.get("op_running") == running
+        await store.apply("op_0", CancelRequested(), T0 + LEASE)
+        assert len((await store.get("op_0")).story) == 2
+        assert [await store.compact(T0 + 2 * SECOND, 9) for _ in range(2)] == [1, 0]
+
+    async def test_what_ended_long_ago_is_forgotten_and_nothing_else(self, store: OperationStore) -> None:
+        digest = (await self.completed(store, "op_a", idempotency_key="k")).spec_digest
+        await self.completed(store, "op_b")
+        await store.compact(T0 + 2 * SECOND, 1)
+        other = (await self.completed(store, "op_c", spec=b"{}")).spec_digest
+        running, waiting = await self.running(store, "op_r"), await store.submit(a_submission("op_p"), T0)
+        await store.save_model(a_model("m_1", operation_id="op_a"))
+        assert await store.expire(T0 + SECOND, 10) in ([], ())
+        gone = [*await store.expire(T0 + 2 * SECOND, 2), *await store.expire(T0 + 2 * SECOND, 2)]
+        assert sorted(gone) == ["op_a", "op_b", "op_c"]
+        assert await store.expire(T0 + 2 * SECOND, 2) in ([], ())
+        left = (await store.page(OperationQuery())).operations
+        assert {o.operation_id: o for o in left} == {"op_r": running, "op_p": waiting}
+        assert sum((await store.counts()).values()) == 2
+        assert await store.spec(digest) == b'{"kind":"backtesting"}'
+        with pytest.raises(NotFound):
+            await store.spec(other)
+        assert [model.model_id for model in await store.models()] == ["m_1"]
+        fresh = await store.submit(a_submission("op_new", idempotency_key="k"), T0)
+        assert fresh.operation_id == "op_new"
 
     # --- workers and models ---------------------------------------------------------------------------------------
 

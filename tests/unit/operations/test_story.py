@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktrdr.operations.story import STORY_LINES, tell
+from ktrdr.operations.story import STORY_LINES, compacted, tell
 from ktrdr.testing.operations import T0
 
 
@@ -53,3 +53,14 @@ def test_no_line_is_lost_without_being_counted(texts: list[str]) -> None:
     assert len(story) <= STORY_LINES
     if texts:
         assert story[0].split(" ", 1)[1].startswith(texts[0].split(" (x")[0])
+
+
+def test_a_compacted_story_tells_its_end_and_how_much_is_left_out() -> None:
+    assert compacted(()) == ()
+    assert compacted(told("a")) == told("a")
+    assert compacted(told("a", "b")) == ("2026-01-01T12:00:01.000Z b (1 line before it left out)",)
+    long = told(*(str(number) for number in range(100)))
+    assert compacted(long) == ("2026-01-01T12:01:39.000Z 99 (99 lines before it left out)",)
+    [cut] = compacted(told("a", "x" * 1_000))
+    assert cut.endswith("(1 line before it left out)")
+    assert len(cut.partition(" ")[2]) <= 300
