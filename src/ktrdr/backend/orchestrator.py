@@ -112,8 +112,8 @@ class ServiceOrchestrator(ABC, Generic[R]):
             idempotency_key=idempotency_key,
         )
 
-    async def retry(self, earlier: Operation) -> Operation:
-        """The same work again, as a new operation that names the earlier one.
+    async def retry(self, earlier: Operation, idempotency_key: str | None = None) -> Operation:
+        """The same work again, as a new operation that names the earlier one; once per key.
 
         Raises
         ------
@@ -129,6 +129,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             requirements=earlier.requirements,
             priority=earlier.priority,
             parent=earlier.operation_id,
+            idempotency_key=idempotency_key,
         )
 
     async def record(

@@ -280,6 +280,18 @@ async def test_the_same_key_and_body_give_the_same_operation(stocked: ControlPla
     assert (await stocked.api("GET", "/operations"))["total"] == 1
 
 
+async def test_a_retry_that_is_repeated_under_its_key_is_one_operation(stocked: ControlPlane) -> None:
+    first = (await stocked.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))["operation_id"]
+    await stocked.until(first, "running")
+    await stocked.deliver(stocked.workers["t1"], first, "failed", error="boom")
+    path = f"/api/v1/operations/{first}/retry"
+    answers = [await stocked.ask("POST", path, idempotency_key="k") for _ in range(3)]
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.json()["operation_id"] for answer in answers}) == 1
+    other = await stocked.ask("POST", path)
+    assert other.json()["operation_id"] != answers[0].json()["operation_id"]
+
+
 async def test_a_retry_is_a_new_linked_operation_that_is_dispatched(stocked: ControlPlane) -> None:
     first = (await stocked.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))["operation_id"]
     await stocked.until(first, "running")

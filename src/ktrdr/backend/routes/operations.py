@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from ktrdr.backend.cancellation import cancel_many
 from ktrdr.backend.routes.common import PROBLEMS, Services, etag_of, json_answer, known_etags
-from ktrdr.backend.routes.starts import started
+from ktrdr.backend.routes.starts import Key, started
 from ktrdr.backend.wiring import Backend
 from ktrdr.errors import InvalidInput
 from ktrdr.operations.model import OperationStatus, OperationType
@@ -213,11 +213,13 @@ async def cancel_operations(body: CancelOperations, request: Request, services: 
 
 
 @router.post("/operations/{operation_id}/retry", response_model=OperationStarted, status_code=202)
-async def retry_operation(operation_id: Id, request: Request, services: Services) -> Response:
+async def retry_operation(
+    operation_id: Id, request: Request, services: Services, idempotency_key: Key = None
+) -> Response:
     """Run a failed or cancelled operation again, as a new one with ``parent_operation_id``."""
     earlier = await services.store.get(operation_id)
     service = services.training if earlier.operation_type is OperationType.TRAINING else services.backtesting
-    return await started(services, await service.retry(earlier), request)
+    return await started(services, await service.retry(earlier, idempotency_key), request)
 
 
 @router.delete("/operations/{operation_id}", status_code=204)

@@ -12,7 +12,7 @@ from ktrdr.backend.wiring import Backend
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
 
-__all__ = ["router", "started"]
+__all__ = ["Key", "router", "started"]
 
 router = APIRouter(tags=["start"], responses=PROBLEMS)
 Key = Annotated[str | None, Header(max_length=200, description="same key and body: the same operation")]
