@@ -174,6 +174,19 @@ async def _enough(acknowledged: dict[str, int]) -> bool:
     return len(acknowledged) > 40
 
 
+async def test_a_read_is_not_waited_for_for_ever(postgres: Postgres, database: str) -> None:
+    store = SqlStore(postgres.url(database), patience_s=0.3)
+    try:
+        await store.submit(a_submission("op_a"), T0)
+        with postgres.connect(database) as another:
+            another.execute("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(Unavailable, match="did not answer within"):
+                await store.get("op_a")
+        assert (await store.get("op_a")).operation_id == "op_a"
+    finally:
+        await store.close()
+
+
 async def test_a_session_that_the_server_ended_is_replaced(
     postgres: Postgres, database: str, store: SqlStore
 ) -> None:

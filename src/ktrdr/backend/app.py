@@ -13,6 +13,7 @@ from ktrdr.backend import problems
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.doorman import Doorman
 from ktrdr.backend.guards import Guard
+from ktrdr.backend.patience import Patience
 from ktrdr.backend.routes import (
     artifacts,
     data,
@@ -32,6 +33,7 @@ from ktrdr.protocol.messages import BackendHealth
 __all__ = ["PREFIX", "create_app"]
 
 PREFIX = "/api/v1"
+_PATIENCE_S = 10.0
 _ROUTERS: tuple[APIRouter, ...] = (
     workers.router,
     starts.router,
@@ -76,6 +78,7 @@ def create_app(
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
+    app.add_middleware(Patience, patience_s=_PATIENCE_S)
     app.add_middleware(Guard, config=config, doorman=doorman)
     app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"])
     for router in _ROUTERS:

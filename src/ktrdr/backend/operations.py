@@ -15,7 +15,7 @@ from ktrdr.backend.pauses import Pauses
 from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable
+from ktrdr.errors import Conflict, KtrdrError, NotFound, ServerUnreachable, Unavailable
 from ktrdr.logs import about
 from ktrdr.operations.events import (
     Assigned,
@@ -101,7 +101,11 @@ class OperationsService:
         ``model`` is listed from the moment on that the event completes the operation which delivered it.
         """
         with about(operation_id=operation_id):
-            transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
+            try:
+                transition = await self.store.apply(operation_id, event, self._clock.now(), model=model)
+            except Unavailable:
+                self.leases.honour_all()  # what was not written may have been a renewal
+                raise
             self._recorded(transition, event)
             return transition
 

@@ -64,6 +64,8 @@ class SqlStore(OperationStore):
         Handed to ``machine.step``.
     module
         The DB-API module to use instead of the newest SQLite found, or of psycopg.
+    patience_s
+        After so long a read raises Unavailable. A change is waited for, because half-known it would be worse.
 
     Raises
     ------
@@ -71,7 +73,15 @@ class SqlStore(OperationStore):
         As :class:`ktrdr.operations.sqlite.LedgerFile` and :class:`ktrdr.operations.postgres.LedgerServer`.
     """
 
-    def __init__(self, where: str | Path, *, max_failures: int = 3, module: ModuleType | None = None) -> None:
+    def __init__(
+        self,
+        where: str | Path,
+        *,
+        max_failures: int = 3,
+        module: ModuleType | None = None,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._patience_s = patience_s
         place = ledger_place(where)
         self._ledger: LedgerFile | LedgerServer
         if isinstance(place, Path):
@@ -210,7 +220,12 @@ class SqlStore(OperationStore):
     async def _read(self, work: Callable[[Connection], T]) -> T:
         if self._closed:
             raise Unavailable("The ledger is closed.")
-        return await asyncio.wrap_future(self._readers.submit(self._read_now, work))
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await asyncio.wrap_future(self._readers.submit(self._read_now, work))
+        except TimeoutError:
+            told = f"The ledger {self.name} did not answer within {self._patience_s:g} s. Try again."
+            raise Unavailable(told, retry_after_s=5.0) from None
 
     def _read_now(self, work: Callable[[Connection], T]) -> T:
         try:

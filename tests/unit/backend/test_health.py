@@ -505,6 +505,36 @@ async def test_no_lease_ends_because_the_ledger_was_away(
     assert not any(record.exc_info for record in caplog.records), "one line each, no tracebacks"
 
 
+class ReadOnlyLedger(MemoryStore):
+    """A ledger that can be read but takes nothing, as on a full disk."""
+
+    full = False
+
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        if self.full:
+            raise Unavailable("The disk is full.")
+        return await super().apply(operation_id, event, now, model=model)
+
+
+async def test_no_lease_ends_because_renewals_could_not_be_written(tmp_path: Path) -> None:
+    store = ReadOnlyLedger()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        store.full = True
+        for _ in range(4):
+            plane.clock.advance(50.0)
+            await plane.backend.health.round()
+            await plane.backend.health.sweep()
+        store.full = False
+        plane.clock.advance(50.0)
+        await plane.backend.health.sweep()  # before the probe that will renew it
+        assert str(await plane.status(name)) == "running"
+
+
 async def test_a_start_whose_outcome_could_not_be_written_is_told_again(tmp_path: Path) -> None:
     store = AbsentLedger()
     async with ControlPlane(tmp_path, store=store).running() as plane:
