@@ -36,6 +36,7 @@ _EXPECTED = {
     "CorruptArtifact": 500,
     "OperationFailed": 409,
     "Cancelled": 409,
+    "UnusableCheckpoint": 422,
 }
 
 
