@@ -94,7 +94,7 @@ class FileArtifactStore:
             If it has another; nothing is kept.
         """
         target = self.location(digest)
-        if self.intact(digest):
+        if self.intact(digest) and self.touch(digest):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
@@ -138,6 +138,34 @@ class FileArtifactStore:
         """Remove an artifact; a missing one is no error."""
         self.location(digest).unlink(missing_ok=True)
 
+    def touch(self, digest: str) -> bool:
+        """Note that the artifact was asked for, so that it is not taken for unused; False if it is not here."""
+        try:
+            os.utime(self.location(digest))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def discard(self, digest: str, *, unused_since: float, pretend: bool = False) -> int | None:
+        """Remove an artifact that was neither stored nor touched after ``unused_since`` (seconds since 1970).
+
+        Returns its size, or None if it stays. Whoever touches it meanwhile is told that it is gone, or keeps it.
+        """
+        target = self.location(digest)
+        aside = target.with_name(f".part-{digest}")  # as half-written files, which are cleared at a start
+        try:
+            status = target.stat()
+            if status.st_mtime > unused_since or pretend:
+                return None if status.st_mtime > unused_since else status.st_size
+            os.rename(target, aside)
+            if aside.stat().st_mtime > unused_since:  # it was touched just before
+                os.rename(aside, target)
+                return None
+            aside.unlink()
+        except FileNotFoundError:
+            return None
+        return status.st_size
+
     def clear_torn(self, older_than_s: float = 3600.0) -> int:
         """Remove what writers that were killed left half-written; returns how many files that were."""
         gone = 0
@@ -150,7 +178,16 @@ class FileArtifactStore:
 
     def digests(self) -> Iterator[str]:
         """Every stored digest, in no order."""
-        for file in self.root.glob("??/*"):
+        for folder in self.folders():
+            yield from self.digests_of(folder)
+
+    def folders(self) -> list[str]:
+        """Into which the artifacts are divided, by the beginning of their digests."""
+        return sorted(folder.name for folder in self.root.glob("??") if folder.is_dir())
+
+    def digests_of(self, folder: str) -> Iterator[str]:
+        """The digests in one of the :meth:`folders`, in no order."""
+        for file in (self.root / folder).glob("*"):
             if _DIGEST.match(file.name):
                 yield file.name
 

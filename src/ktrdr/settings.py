@@ -147,6 +147,7 @@ class ControlSettings:
     cancel_grace_s: float = 10.0
     http_timeout_s: float = 10.0
     retention_days: float = 90.0
+    artifact_grace_s: float = 86_400.0
 
     @classmethod
     def from_environment(cls, environ: Environment | None = None) -> ControlSettings:
@@ -172,4 +173,5 @@ class ControlSettings:
             cancel_grace_s=number("KTRDR_CANCEL_GRACE_S", 10.0),
             http_timeout_s=number("KTRDR_HTTP_TIMEOUT_S", 10.0),
             retention_days=number("KTRDR_RETENTION_DAYS", 90.0),
+            artifact_grace_s=number("KTRDR_ARTIFACT_GRACE_S", 86_400.0),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 from ktrdr.operations.paging import place_of
+from ktrdr.operations.references import Mentions
 from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
 from simulation.plan import Weather
 from simulation.trace import Trace
@@ -288,6 +289,10 @@ class Connection(OperationStore):
 
     async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
         return await self._read(lambda: self._disk.models(strategy_name))
+
+    def mentions(self) -> AsyncIterator[Mentions]:
+        self._process.check()
+        return self._disk.mentions()
 
     async def paused(self) -> Mapping[OperationType, datetime]:
         self._process.check()

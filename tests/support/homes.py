@@ -68,6 +68,13 @@ async def contents(home: Path, database: str | None) -> object:
     try:
         page = await store.page(OperationQuery())
         specs = [await store.spec(o.spec_digest) for o in page.operations]
-        return page, specs, await store.workers(), await store.models(), await store.paused()
+        return (
+            page,
+            specs,
+            await store.workers(),
+            await store.models(),
+            await store.paused(),
+            await store.counts(),
+        )
     finally:
         await store.close()

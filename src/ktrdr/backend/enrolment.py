@@ -195,12 +195,15 @@ class Enrolment:
         return acknowledged
 
     async def _missing_files(self, delivery: DeliverRequest) -> list[str]:
-        """Delivered files that the store lacks; a result whose files nobody has must not be published."""
+        """Delivered files that the store lacks; a result whose files nobody has must not be published. Those that are
+        here are touched: nothing refers to them yet."""
         digests, checkpoint = list(delivery.artifacts.values()), delivery.checkpoint_digest
 
         def look() -> list[str]:
-            missing = [digest for digest in digests if not self._artifacts.has(digest)]
-            if checkpoint is not None and not self._artifacts.intact(checkpoint):
+            missing = [digest for digest in digests if not self._artifacts.touch(digest)]
+            if checkpoint is not None and not (
+                self._artifacts.touch(checkpoint) and self._artifacts.intact(checkpoint)
+            ):
                 missing.append(checkpoint)
             return missing
 

@@ -19,7 +19,7 @@ from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 __all__ = ["JSON_BODY_CAP", "Guard"]
 
 JSON_BODY_CAP = 1 << 20
-_RAW = re.compile(r"/api/v1/(artifacts/[^/]*|data/import)\Z")  # bodies of any size, streamed
+_RAW = re.compile(r"/api/v1/(artifacts/(?!gc\Z)[^/]*|data/import)\Z")  # bodies of any size, streamed
 
 
 class Guard:

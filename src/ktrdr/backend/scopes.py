@@ -75,6 +75,7 @@ ROUTES: Mapping[str, frozenset[Scope]] = {
     "HEAD /api/v1/artifacts/{sha256}": _FILES,
     "GET /api/v1/artifacts/{sha256}": _FILES,
     "PUT /api/v1/artifacts/{sha256}": _WORKER,
+    "POST /api/v1/artifacts/gc": _ADMIN,
     "GET /api/v1/tokens": _ADMIN,
     "POST /api/v1/tokens": _ADMIN,
     "DELETE /api/v1/tokens/{name}": _ADMIN,

@@ -19,6 +19,7 @@ from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.enrolment import Enrolment
 from ktrdr.backend.fleet import Fleet
+from ktrdr.backend.garbage import ArtifactGarbage
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.housekeeping import Housekeeping
 from ktrdr.backend.hub import Hub
@@ -105,6 +106,14 @@ class Backend:
             config, self.operations, self.registry, self.health, self.fleet, self.clock, self.artifacts
         )
         self.results = ResultsService(self.operations, self.artifacts, self.registry, self.fleet)
+        self.garbage = ArtifactGarbage(
+            self.store,
+            self.artifacts,
+            config.home / "market",
+            config.home / "artifact-gc.json",
+            self.clock,
+            config.control.artifact_grace_s,
+        )
         self.data = DataService(config.home / "market", self.artifacts)
         self.library = StrategyLibrary(
             [*(config.strategy_roots or (config.home / "strategies",)), example_root()]
@@ -161,6 +170,7 @@ class Backend:
             self.health.run_probes(),
             self.health.run_sweeps(),
             self.housekeeping.run(),
+            self.garbage.run(),
         ):
             self._loops.append(asyncio.create_task(loop))
         self.dispatcher.wake()

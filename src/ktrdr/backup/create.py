@@ -21,7 +21,7 @@ from ktrdr.operations.references import References, digests_in, follow, mentione
 __all__ = ["create_backup"]
 
 # Of no use elsewhere: workers fetch again what they cached, and uploads that were under way are repeated.
-_LEFT_OUT = ("artifacts", "uploads", "workers", "logs")
+_LEFT_OUT = ("artifacts", "uploads", "workers", "logs", "artifact-gc.json")
 _LEDGER = "ktrdr.db"
 _A_ROW_NAMES = 8  # digests, about
 _LARGEST_DOCUMENT = 1 << 20
@@ -146,6 +146,6 @@ def _files(home: Path, ledger: Path | None) -> Iterator[Path]:
             of_ledger = (top and name.startswith(_LEDGER)) or (
                 ledger is not None and name.startswith(ledger.name)
             )
-            hidden = name.startswith(".") or name.endswith(".lock")
+            hidden = name.startswith(".") or name.endswith(".lock") or (top and name in _LEFT_OUT)
             if not of_ledger and not hidden and path.is_file() and not path.is_symlink():
                 yield path

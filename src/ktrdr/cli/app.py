@@ -42,6 +42,7 @@ _COMMANDS = {
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),
     "backend": ("backend", "backend", "The backend alone: start."),
     "worker": ("worker", "worker", "One worker alone: start."),
+    "artifacts": ("artifacts", "artifacts", "Stored files: gc."),
     "backup": ("backup", "backup", "Backups of the ledger and its files: create, verify, restore."),
     "doctor": ("doctor", "doctor", "Check this machine's installation and say what to do."),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -20,7 +20,9 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 from ktrdr.operations.paging import checked_limit, decode_cursor, encode_cursor, place_of
+from ktrdr.operations.references import Mentions, mentioned_by_row
 from ktrdr.operations.refusals import id_taken, not_terminal, same_submission
+from ktrdr.operations.rows import row_of_model, row_of_operation
 from ktrdr.operations.store import (
     COUNTED,
     LONGEST_WAIT,
@@ -171,6 +173,16 @@ class MemoryStore(OperationStore):
     async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
         found = [m for m in self._models.values() if strategy_name in (None, m.strategy_name)]
         return tuple(sorted(found, key=lambda m: (m.created_at, m.model_id), reverse=True))
+
+    async def mentions(self) -> AsyncIterator[Mentions]:
+        found = Mentions()
+        for operation in self._operations.values():
+            found |= mentioned_by_row("operations", row_of_operation(operation))
+        for content in self._specs.values():
+            found |= mentioned_by_row("specs", {"content": content})
+        for model in self._models.values():
+            found |= mentioned_by_row("models", row_of_model(model))
+        yield found
 
     async def paused(self) -> Mapping[OperationType, datetime]:
         return dict(self._paused)

@@ -55,8 +55,8 @@ def mentioned_by_row(table: str, row: Mapping[str, Any]) -> Mentions:
             found.documents |= digests & {artifacts.get("model")}
         else:
             found.documents |= digests
-            if (table, column) in (("operations", "checkpoint_digest"), ("models", "bundle_digest")):
-                found.promised |= digests
+            if (table, column) == ("models", "bundle_digest"):
+                found.promised |= digests  # a checkpoint is none: it goes when a newer one comes
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -19,6 +19,7 @@ from ktrdr.operations import queries, retention
 from ktrdr.operations.changes import Apply, Change, Claims, Submit, save_model
 from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition
+from ktrdr.operations.mentions import Place, read_mentions
 from ktrdr.operations.microseconds import to_microseconds
 from ktrdr.operations.model import (
     ModelRecord,
@@ -31,6 +32,7 @@ from ktrdr.operations.model import (
 from ktrdr.operations.pauses import read_pauses, write_pauses
 from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer
+from ktrdr.operations.references import Mentions
 from ktrdr.operations.refusals import not_terminal
 from ktrdr.operations.rows import (
     model_from_row,
@@ -191,6 +193,14 @@ class SqlStore(OperationStore):
             return tuple(model_from_row(row) for row in connection.execute(query).mappings())
 
         return await self._read(work)
+
+    async def mentions(self) -> AsyncIterator[Mentions]:
+        after: Place | None = None
+        while True:
+            found, after = await self._read(partial(read_mentions, after=after))
+            yield found
+            if after is None:
+                return
 
     async def paused(self) -> Mapping[OperationType, datetime]:
         return await self._read(read_pauses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,6 +19,7 @@ from ktrdr.operations.model import (
     OperationType,
     WorkerRecord,
 )
+from ktrdr.operations.references import Mentions
 
 __all__ = ["COUNTED", "LONGEST_WAIT", "Claim", "OperationPage", "OperationQuery", "OperationStore", "absent"]
 
@@ -152,6 +153,12 @@ class OperationStore(ABC):
     @abstractmethod
     async def models(self, strategy_name: str | None = None) -> Sequence[ModelRecord]:
         """Newest first."""
+
+    @abstractmethod
+    def mentions(self) -> AsyncIterator[Mentions]:
+        """The artifacts that operations, specifications and models mention, a stretch of the ledger at a time.
+
+        What is recorded while this goes on may be left out; what was recorded before and stays is not."""
 
     @abstractmethod
     async def paused(self) -> Mapping[OperationType, datetime]:

@@ -12,6 +12,8 @@ from ktrdr.protocol.messages import Message, ProblemItem
 from ktrdr.protocol.specs import BacktestSpec, TrainingSpec
 
 __all__ = [
+    "ArtifactsCollected",
+    "CollectArtifacts",
     "DatasetList",
     "DatasetView",
     "ImportView",
@@ -184,3 +186,19 @@ class SpecView(Message):
     """The resolved specification, in the form that a worker's start route takes."""
 
     spec: TrainingSpec | BacktestSpec = Field(discriminator="kind")
+
+
+class CollectArtifacts(Message):
+    """A round of garbage collection."""
+
+    dry_run: bool = Field(default=False, description="remove nothing, say what would go")
+
+
+class ArtifactsCollected(Message):
+    """What the round found."""
+
+    removed: int = Field(description="artifacts that went, or would go")
+    removed_bytes: int
+    waiting: int = Field(description="nothing refers to them, but not for as long as the grace")
+    kept: int = Field(description="something refers to them")
+    dry_run: bool

@@ -189,6 +189,7 @@ class WorkerAPIBase(ABC):
         self._launcher = Launcher(self.preload, "single" if alone else "fork")
         self._launcher.warm()
         await asyncio.to_thread(self._cache.clear_torn)
+        await asyncio.to_thread(self._trim)
         self._host = OperationHost(
             self._launcher, self._identity.folder / "scratch", self._cache, self._host_settings, self.clock
         )

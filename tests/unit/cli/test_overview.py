@@ -68,3 +68,12 @@ def test_pause_and_unpause(arguments: list[str], told: str, capsys: pytest.Captu
         assert run(["operations", command, *arguments, "--api-url", backend.url]) == 0
         assert backend.asked == [("POST", f"/api/v1/queue/{command}")]
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "verb"), [([], "Removed"), (["--dry-run"], "Would remove")])
+def test_garbage_is_counted(arguments: list[str], verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"removed": 1200, "removed_bytes": 5, "waiting": 2, "kept": 3, "dry_run": bool(arguments)}
+    with scripted(lambda *_: Said(found)) as backend:
+        assert run(["artifacts", "gc", *arguments, "--api-url", backend.url]) == 0
+        assert backend.asked == [("POST", "/api/v1/artifacts/gc")]
+    assert capsys.readouterr().out.startswith(f"{verb} 1,200 artifacts (5 bytes); 2 without a")

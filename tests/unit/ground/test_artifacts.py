@@ -1,7 +1,9 @@
 """Content-addressed files: idempotent, durable, verified, confined."""
 
+import contextlib
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -26,9 +28,12 @@ def test_what_is_put_is_found_under_its_digest(store: FileArtifactStore) -> None
 
 def test_putting_again_changes_nothing(store: FileArtifactStore) -> None:
     digest = store.put(b"bars")
-    before = store.location(digest).stat().st_mtime_ns
+    os.utime(store.location(digest), (1.0, 1.0))
+    before = store.location(digest).stat()
     assert store.put(b"bars") == digest
-    assert store.location(digest).stat().st_mtime_ns == before
+    after = store.location(digest).stat()
+    assert after.st_ino == before.st_ino
+    assert after.st_mtime > before.st_mtime  # except that it counts as used
     assert list(store.digests()) == [digest]
 
 
@@ -106,3 +111,40 @@ def test_foreign_files_are_not_listed(store: FileArtifactStore) -> None:
     (store.root / "ab").mkdir(exist_ok=True)
     (store.root / "ab" / ".part-x").write_bytes(b"torn")
     assert list(store.digests()) == [digest]
+
+
+def test_what_is_unused_is_discarded_and_what_is_touched_stays(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    now = store.location(digest).stat().st_mtime
+    assert store.discard(digest, unused_since=now - 1) is None
+    os.utime(store.location(digest), (now - 10, now - 10))
+    assert store.discard(digest, unused_since=now - 5, pretend=True) == 4
+    assert store.touch(digest)
+    assert store.discard(digest, unused_since=now - 5) is None
+    assert store.read(digest) == b"bars"
+    os.utime(store.location(digest), (now - 10, now - 10))
+    assert store.discard(digest, unused_since=now - 5) == 4
+    assert not store.touch(digest)
+    assert store.discard(digest, unused_since=now - 5) is None
+    assert [file for file in store.root.rglob("*") if file.is_file()] == []
+
+
+def test_putting_and_discarding_at_once_never_loses_what_was_put_last(store: FileArtifactStore) -> None:
+    """Whatever the two do in between: after a put that ended last, the artifact is there."""
+    stop = threading.Event()
+
+    def discard() -> None:
+        while not stop.is_set():
+            store.discard(sha256_of(b"bars"), unused_since=time.time() - 0.5)
+
+    thread = threading.Thread(target=discard)
+    thread.start()
+    try:
+        for _ in range(200):
+            digest = store.put(b"bars")
+            assert store.read(digest) == b"bars"
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(store.location(digest), (1.0, 1.0))
+    finally:
+        stop.set()
+        thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import IO, Annotated
 
 from fastapi import APIRouter, Path, Request
@@ -13,9 +14,10 @@ from starlette.responses import FileResponse, Response
 
 from ktrdr.artifacts import check_digest
 from ktrdr.backend.problems import problem_response
-from ktrdr.backend.routes.common import PROBLEMS, Services
-from ktrdr.errors import CorruptArtifact, InvalidInput
+from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
+from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
 from ktrdr.protocol.messages import Problem
+from ktrdr.protocol.resources import ArtifactsCollected, CollectArtifacts
 
 __all__ = ["router"]
 
@@ -39,6 +41,10 @@ async def get_artifact(sha256: Digest, request: Request, services: Services) -> 
     if f'"{sha256}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     path = await asyncio.to_thread(services.artifacts.path, sha256)
+    if request.method == "HEAD" and not services.artifacts.touch(
+        sha256
+    ):  # who asks may be about to refer to it
+        raise NotFound("artifact", sha256)
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 
@@ -55,7 +61,7 @@ async def put_artifact(sha256: Digest, request: Request, services: Services) -> 
     size = _declared_size(request, services.config.max_artifact_bytes)
     if isinstance(size, Response):
         return size
-    if await asyncio.to_thread(services.artifacts.intact, sha256):
+    if await asyncio.to_thread(services.artifacts.intact, sha256) and services.artifacts.touch(sha256):
         async for _ in request.stream():  # read, so that the connection can be used again
             pass
         return Response(status_code=200)
@@ -68,6 +74,14 @@ async def put_artifact(sha256: Digest, request: Request, services: Services) -> 
         except CorruptArtifact as error:
             raise InvalidInput(error.message) from None
     return Response(status_code=201)
+
+
+@router.post("/artifacts/gc", response_model=ArtifactsCollected)
+async def collect_artifacts(body: CollectArtifacts, request: Request, services: Services) -> Response:
+    """Remove now what nothing has referred to for the grace (`KTRDR_ARTIFACT_GRACE_S`), as the backend does by itself
+    several times per grace; with `dry_run` only say what would go."""
+    found = await services.garbage.collect(dry_run=body.dry_run)
+    return json_answer(ArtifactsCollected(**asdict(found), dry_run=body.dry_run), request)
 
 
 def _declared_size(request: Request, limit: int) -> int | Response:
