@@ -18,6 +18,7 @@ from ktrdr.backtesting import kernel
 from ktrdr.backtesting.config import PositionRules, SimulationConfig, Stops
 from ktrdr.backtesting.performance import Account, statistics_of
 from ktrdr.backtesting.result import Fills, OpenPosition, Result, Trades
+from ktrdr.backtesting.state import SimulationState
 from ktrdr.bars import Bars, FloatArray
 from ktrdr.errors import FieldError, InvalidInput, TooFewBars
 
@@ -59,51 +60,55 @@ class BacktestingEngine:
         confidence: npt.ArrayLike | None = None,
         bars_per_year: float | None = None,
         first: int = 0,
+        state: SimulationState | None = None,
     ) -> Generator[SimulationProgress, None, Result]:
-        """The simulation as a generator: yields after each chunk, returns the result. See :func:`simulate`."""
+        """The simulation as a generator: yields after each chunk, returns the result. See :func:`simulate`.
+
+        ``state`` is where to go on, of the bars from ``first`` on; None begins. At every yield it is whole:
+        ``state.snapshot()`` there, restored, leads to the same result, bit for bit.
+        """
         market = _market(bars, signals, confidence, self.config, first)
         if bars_per_year is None:
             bars_per_year = _bars_per_year(bars)
-        rules, state = _rules(self.config), kernel.new_state(self.config.initial_capital)
-        total = len(market.close)
-        equity_T = np.empty(total)
-        log = _Log()
-        time_T = bars.time[first:]
-        for begin in range(0, total, self.chunk_bars):
-            end = min(begin + self.chunk_bars, total)
-            done = begin
+        rules, total = _rules(self.config), len(market.close)
+        state = state or SimulationState(self.config.initial_capital, total)
+        account, equity_T, time_T = state.account, state.equity_T, bars.time[first:]
+        while state.done < total:
+            end = min(state.done + self.chunk_bars, total)
             while (
-                done := kernel.advance(market, rules, state, equity_T, log.fills, log.trades, done, end)
+                done := kernel.advance(
+                    market, rules, account, equity_T, state.fills, state.trades, state.done, end
+                )
             ) < end:
-                log.make_room(state[0])
-            yield _progress(self.config, state[0], end, total, time_T, equity_T)
+                state.done = done
+                state.make_room()
+            state.done = end
+            yield _progress(self.config, account[0], end, total, time_T, equity_T)
         if self.config.at_end == "close":
-            log.make_room(state[0])
-            kernel.finish(market, rules, state, equity_T, log.fills, log.trades)
-        return self._result(bars, market, state[0], equity_T, log, first, bars_per_year)
+            state.make_room()
+            kernel.finish(market, rules, account, equity_T, state.fills, state.trades)
+        return self._result(bars, market, state, first, bars_per_year)
 
     def _result(
         self,
         bars: Bars,
         market: kernel.Market,
-        state: Any,
-        equity_T: FloatArray,
-        log: _Log,
+        state: SimulationState,
         first: int,
         bars_per_year: float,
     ) -> Result:
-        time_T = bars.time[first:]
-        trades = _trades(log.trades[: state.trades], time_T)
-        fills = _fills(log.fills[: state.fills])
-        position = _open_position(state, float(market.close[-1]))
-        still_held = len(time_T) - int(state.entry_row) if position else 0
+        time_T, equity_T, end = bars.time[first:], state.equity_T, state.account[0]
+        trades = _trades(state.trades[: end.trades], time_T)
+        fills = _fills(state.fills[: end.fills])
+        position = _open_position(end, float(market.close[-1]))
+        still_held = len(time_T) - int(end.entry_row) if position else 0
         account = Account(
             net=trades.net,
             bars_held=trades.bars_held,
-            bars_in_market=int(state.bars_held) + still_held,
-            traded_value=float(state.traded),
-            commission=float(state.commissions),
-            slippage=float(state.slippage),
+            bars_in_market=int(end.bars_held) + still_held,
+            traded_value=float(end.traded),
+            commission=float(end.commissions),
+            slippage=float(end.slippage),
         )
         statistics = statistics_of(
             equity_T,
@@ -123,7 +128,7 @@ class BacktestingEngine:
             trades=trades,
             fills=fills,
             open_position=position,
-            counts={name: int(state[name]) for name in kernel.COUNTERS},
+            counts={name: int(end[name]) for name in kernel.COUNTERS},
             statistics=statistics,
         )
 
@@ -196,28 +201,6 @@ def buy_and_hold(
     signals = np.zeros(len(bars), dtype=np.int8)
     signals[first : first + 1] = 1
     return simulate(bars, signals, plain, bars_per_year=bars_per_year, first=first)
-
-
-class _Log:
-    """Fills and trades of a run, in two arrays that grow by doubling."""
-
-    def __init__(self) -> None:
-        self.fills: Any = np.empty(1024, dtype=kernel.FILL)
-        self.trades: Any = np.empty(1024, dtype=kernel.TRADE)
-
-    def make_room(self, state: Any) -> None:
-        """See that the kernel can record at least one more step."""
-        self.fills = _grown(self.fills, int(state.fills))
-        self.trades = _grown(self.trades, int(state.trades))
-
-
-def _grown(records: Any, used: int) -> Any:
-    if used + kernel.ROOM <= len(records):
-        return records
-    larger = np.empty(2 * len(records), dtype=records.dtype)
-    size = used * records.dtype.itemsize
-    larger.view(np.uint8)[:size] = records.view(np.uint8)[:size]  # NumPy copies records field by field
-    return larger
 
 
 def _market(

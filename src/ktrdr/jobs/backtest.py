@@ -12,10 +12,12 @@ import polars as pl
 
 from ktrdr.backtesting import BacktestingEngine, Result, SimulationConfig, buy_and_hold
 from ktrdr.backtesting.engine import SimulationProgress
+from ktrdr.backtesting.state import SimulationState
 from ktrdr.bars import Bars, to_datetime
 from ktrdr.datasets.features import FeaturePlan, Features
-from ktrdr.errors import InvalidInput, TooFewBars
+from ktrdr.errors import InvalidInput, TooFewBars, UnusableCheckpoint
 from ktrdr.jobs.asking import Answers, answer_bars, plan_for
+from ktrdr.jobs.checkpoint import Checkpoint, ResumePoint
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
 from ktrdr.jobs.in_sample import learned_range
 from ktrdr.jobs.market_data import Moment, SymbolBars, load_market, require_bars, until
@@ -98,7 +100,8 @@ def backtest_job(spec: BacktestSpec, env: JobEnvironment) -> Job:
     strategy = with_overrides(
         parse_strategy(spec.strategy, source=spec.strategy_name), timeframes=spec.timeframe
     )
-    yield Progress(0, 0, "loading model and bars")
+    resume = env.resume
+    yield Progress(*((0, 0) if resume is None else (resume.done, resume.total)), "loading model and bars")
     bundle = load_bundle(env.artifacts, spec.model)
     market = load_market(spec.datasets, env.artifacts)
     if spec.symbol not in market:
@@ -112,6 +115,7 @@ def backtest_job(spec: BacktestSpec, env: JobEnvironment) -> Job:
         start=spec.start_date,
         end=spec.end_date,
         overrides=SimulationOverrides(spec.initial_capital, spec.commission, spec.slippage),
+        resume=resume,
     )
     result = backtest.result
     document = _document(backtest, spec.strategy_name, bundle)
@@ -136,7 +140,8 @@ def backtest_model(
     end: Moment = None,
     overrides: SimulationOverrides | None = None,
     threads: int = 1,
-) -> Generator[Progress | Metric, None, Backtest]:
+    resume: Checkpoint | None = None,
+) -> Generator[Progress | Metric | ResumePoint, None, Backtest]:
     """Let a model trade.
 
     Parameters
@@ -153,6 +158,9 @@ def backtest_model(
         Changes to the account.
     threads
         Threads of the inference runtime.
+    resume
+        Where to go on; the bars before it are not simulated again. The model is asked again: that costs less than to
+        store and move its answers.
 
     Yields
     ------
@@ -160,10 +168,15 @@ def backtest_model(
         ``items_done`` bars of ``items_total``; context ``current_bar, total_bars, current_date, current_pnl,
         total_trades, win_rate``.
     Metric
-        About a hundred, one per stretch of bars: ``bar, time, equity, profit, total_trades, win_rate``.
+        About a hundred, one per stretch of bars that is simulated: ``bar, time, equity, profit, total_trades,
+        win_rate``.
+    ResumePoint
+        After each stretch.
 
     Raises
     ------
+    UnusableCheckpoint
+        If ``resume`` is of another simulation.
     InvalidModel
         If the model was trained on other features, or answers something that is no number.
     TooFewBars
@@ -181,12 +194,13 @@ def backtest_model(
     base = seen[plan.base_timeframe]
     first = base.rows_between(start, None).start
     _require_range(bars[plan.base_timeframe], len(base) - first, start, end)
-    answers = yield from _ask(bundle, plan, seen, strategy, first, threads)
+    done = 0 if resume is None else resume.done
+    answers = yield from _ask(bundle, plan, seen, strategy, first, threads, done)
     begin = max(first, answers.features.first_valid)
     _require_after_warmup(plan, answers.features, base, first)
     _require_features(answers.features, seen, base, begin)
     year = bars_per_year(base.calendar, base.timeframe, base[begin:].start, base.end)
-    result = yield from _simulate(base, answers, config, begin, year)
+    result = yield from _simulate(base, answers, config, begin, year, resume)
     yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
     learned = learned_range(bundle.manifest.training, base.symbol)
     without = int(np.count_nonzero(~answers.features.valid_T[begin:]))
@@ -247,7 +261,13 @@ def _require_features(features: Features, bars: SymbolBars, base: Bars, begin: i
 
 
 def _ask(
-    bundle: Bundle, plan: FeaturePlan, bars: SymbolBars, strategy: Strategy, first: int, threads: int
+    bundle: Bundle,
+    plan: FeaturePlan,
+    bars: SymbolBars,
+    strategy: Strategy,
+    first: int,
+    threads: int,
+    done: int,
 ) -> Generator[Progress, None, Answers]:
     total = len(bars[plan.base_timeframe]) - first
     steps = answer_bars(
@@ -255,16 +275,22 @@ def _ask(
     )
     while True:
         try:
-            yield Progress(0, total, next(steps))
+            yield Progress(done, total, next(steps))
         except StopIteration as stop:
             answers: Answers = stop.value
             return answers
 
 
 def _simulate(
-    base: Bars, answers: Answers, config: SimulationConfig, first: int, year: float
-) -> Generator[Progress | Metric, None, Result]:
+    base: Bars, answers: Answers, config: SimulationConfig, first: int, year: float, resume: Checkpoint | None
+) -> Generator[Progress | Metric | ResumePoint, None, Result]:
     total = len(base) - first
+    state = SimulationState(config.initial_capital, total)
+    if resume is not None:
+        try:
+            state.restore(resume.snapshot)
+        except InvalidInput as error:
+            raise UnusableCheckpoint(error.message) from None
     chunk = min(max(-(-total // _REPORTS), _SHORTEST_CHUNK), _LONGEST_CHUNK)
     run = BacktestingEngine(config, chunk_bars=chunk).run(
         base,
@@ -272,16 +298,20 @@ def _simulate(
         confidence=answers.decisions.confidence_T,
         bars_per_year=year,
         first=first,
+        state=state,
     )
     while True:
         try:
-            state = next(run)
+            reached = next(run)
         except StopIteration as stop:
             result: Result = stop.value
             return result
-        yield Metric(_record(state))
-        line = f"{to_datetime(state.time):%Y-%m-%d}: {state.profit:+,.0f}, {state.total_trades:,} trades"
-        yield Progress(state.bars_done, state.bars_total, line, _context(state))
+        yield Metric(_record(reached))
+        yield ResumePoint(reached.bars_done, total, "bars", state.snapshot)
+        line = (
+            f"{to_datetime(reached.time):%Y-%m-%d}: {reached.profit:+,.0f}, {reached.total_trades:,} trades"
+        )
+        yield Progress(reached.bars_done, reached.bars_total, line, _context(reached))
 
 
 def _record(state: SimulationProgress) -> dict[str, Scalar]:

@@ -16,14 +16,16 @@ import pytest
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backtesting import SimulationConfig, simulate
 from ktrdr.bars import Bars
-from ktrdr.errors import InvalidInput, InvalidModel, TooFewBars
+from ktrdr.errors import InvalidInput, InvalidModel, TooFewBars, UnusableCheckpoint
 from ktrdr.jobs.backtest import Backtest, SimulationOverrides, backtest_model
+from ktrdr.jobs.checkpoint import Checkpoint, ResumePoint
 from ktrdr.jobs.environment import JobEnvironment
 from ktrdr.jobs.run import run_job
 from ktrdr.market.manifest import write_dataset
 from ktrdr.models.bundle import Bundle, load_bundle, save_bundle
 from ktrdr.operations.progress import Metric, Progress
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef
+from ktrdr.snapshot import Snapshot, pack, unpack
 from ktrdr.strategies import Strategy, parse_strategy, with_overrides
 from ktrdr.timeframe import Timeframe
 
@@ -357,3 +359,53 @@ def test_a_range_whose_days_are_weeks_old_has_nothing_to_trade_on(
         TooFewBars, match=r"none of the 240 bars .* complete features.* 1d bars to 2000-04-12"
     ):
         drained(backtest_model(model.bundle, market, start=hours[24 * 90 :].start))
+
+
+def test_from_a_checkpoint_only_the_remaining_bars_are_simulated(
+    trained: Any, bars_of: MakeBars, store: FileArtifactStore, tmp_path: Path, drained: Drained
+) -> None:
+    manifest = write_dataset(store, bars_of(), source="", licence="").artifact
+    for digest in [trained.bundle.digest, *trained.bundle.manifest.files.values()]:
+        store.put(trained.bundle.artifacts.read(digest))
+    spec = BacktestSpec(
+        strategy_name="s",
+        strategy=trained.bundle.manifest.strategy,
+        symbol="AAA",
+        timeframe="1d",
+        datasets=[DatasetRef(symbol="AAA", timeframe="1d", manifest=manifest)],
+        model=trained.bundle.digest,
+    )
+    whole, metrics, stops = run_job(spec, JobEnvironment(store, tmp_path)), [], []
+    while True:
+        try:
+            event = next(whole)
+        except StopIteration as end:
+            result = end.value
+            break
+        if isinstance(event, Metric):
+            metrics.append(event.values)
+        elif isinstance(event, ResumePoint):
+            stops.append(
+                Checkpoint(
+                    format="backtesting/1",
+                    spec_digest="",
+                    operation_id="op",
+                    attempt=1,
+                    done=event.done,
+                    total=event.total,
+                    unit=event.unit,
+                    metrics=tuple(metrics),
+                    snapshot=unpack(pack(event.capture())),
+                )
+            )
+    assert len(stops) == len(metrics) == 12
+    for place, stop in enumerate(stops, start=1):
+        events, again = drained(run_job(spec, JobEnvironment(store, tmp_path, stop)))
+        assert again == result
+        assert [e.values for e in events if isinstance(e, Metric)] == metrics[place:]
+        shown = [e.items_done for e in events if isinstance(e, Progress)]
+        assert shown[0] == stop.done
+        assert shown == sorted(shown)
+    foreign = replace(stops[0], snapshot=Snapshot({}))
+    with pytest.raises(UnusableCheckpoint, match="does not fit"):
+        drained(run_job(spec, JobEnvironment(store, tmp_path, foreign)))

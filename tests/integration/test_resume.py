@@ -1,4 +1,4 @@
-"""A real training whose worker or process is killed, or that is given back, goes on elsewhere and ends the same."""
+"""A real job whose worker or process is killed, or that is given back, goes on elsewhere and ends the same."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from support.processes import Part, Parts, descendants, finished, parts, wait_fo
 from support.strategies import edited
 
 pytestmark = pytest.mark.integration
-EPOCHS = 20
-OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1"}
+EPOCHS = 16
+OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1", "KTRDR_CHECKPOINT_BARS": "500"}
+SLOW_BACKTESTS = """
+from ktrdr.workers import server
+server.run_worker("backtesting", host="127.0.0.1", port=0, job="ktrdr.testing.slow_jobs:perform")
+"""
 
 
 def strategy() -> str:
@@ -44,6 +48,14 @@ class Trainings:
             home = self.parts.root / name
             self._worker = self.parts.worker("training", name, home=home, **{**OFTEN, **extra})
         return self._worker
+
+    def backtest_worker(self, name: str) -> Part:
+        """A worker that pauses at each place where a backtest can be left."""
+        home = str(self.parts.root / name)
+        settings = {"WORKER_ID": name, "KTRDR_HOME": home, "KTRDR_API_URL": self.parts.url, **OFTEN}
+        part = self.parts.start(name, ["-c", SLOW_BACKTESTS], settings, program=())
+        self.parts.wait_worker(name, "available", part)
+        return part
 
     def start(self) -> str:
         return str(self.api.post("/trainings/start", {"strategy": strategy()})["operation_id"])
@@ -104,19 +116,26 @@ def ended_as(trainings: Trainings, name: str, model: str) -> Any:
     return view
 
 
-def test_after_kill_9_of_the_worker_another_one_goes_on(trainings: Trainings, undisturbed: str) -> None:
+def test_after_kill_9_of_the_worker_another_one_goes_on_from_the_newest_that_is_whole(
+    trainings: Trainings, undisturbed: str
+) -> None:
     worker = trainings.worker()
     name = trainings.start()
-    (digest,) = trainings.checkpointed(name)
+    seen = trainings.checkpointed(name, 2)
     worker.kill()
-    last = trainings.api.get(f"/operations/{name}")["checkpoint_digest"]
-    assert last in trainings.artifacts()
+    newest = trainings.api.get(f"/operations/{name}")["checkpoint_digest"]
+    assert newest in trainings.artifacts()
+    file = trainings.parts.home / "artifacts" / newest[:2] / newest
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
     trainings.worker()
     view = ended_as(trainings, name, undisturbed)
+    assert any(f"checkpoint {newest[:12]} skipped" in line for line in view["story"]), view["story"]
+    assert f"Checkpoint {newest[:12]} is skipped" in trainings.log(name)
     assert view["checkpoint_digest"] is None
-    wait_for(
-        lambda: not {digest, last} & trainings.artifacts(), "checkpoints of what is completed are removed"
-    )
+    gone = {*seen, newest}
+    wait_for(lambda: not gone & trainings.artifacts(), "checkpoints of what is completed are removed")
 
 
 def test_after_kill_9_of_the_job_the_same_worker_goes_on(trainings: Trainings, undisturbed: str) -> None:
@@ -144,19 +163,50 @@ def test_a_worker_that_stops_hands_on_what_it_has(trainings: Trainings, undistur
     ended_as(trainings, name, undisturbed)
 
 
-def test_a_damaged_checkpoint_is_skipped_and_the_older_one_serves(
-    trainings: Trainings, undisturbed: str
+# --- backtests --------------------------------------------------------------------------------------------------------
+
+
+def figures(view: Any) -> Any:
+    """What of an ended backtest must not depend on how often it was interrupted."""
+    assert view["status"] == "completed", view
+    return view["result_summary"], {
+        name: view["artifacts"][name] for name in ("result", "trades", "equity", "metrics")
+    }
+
+
+@pytest.fixture(scope="module")
+def backtest(trainings: Trainings, undisturbed: str) -> tuple[dict[str, str], Any]:
+    """The request of a backtest, and its figures where nobody disturbs it."""
+    models = trainings.api.get("/models")["items"]
+    model = next(model["model_id"] for model in models if model["bundle"] == undisturbed)
+    body = {"model_id": model, "symbol": "SP500"}
+    worker = trainings.parts.worker("backtesting", "b0", home=trainings.parts.root / "b0")
+    view = finished(trainings.api, str(trainings.api.post("/backtests/start", body)["operation_id"]))
+    assert view["attempt"] == 1
+    worker.stop()
+    return body, figures(view)
+
+
+def test_after_kill_9_a_backtest_goes_on_at_another_worker(
+    trainings: Trainings, backtest: tuple[dict[str, str], Any]
 ) -> None:
-    worker = trainings.worker()
-    name = trainings.start()
-    trainings.checkpointed(name, 2)
-    worker.kill()
-    newest = trainings.api.get(f"/operations/{name}")["checkpoint_digest"]
-    file = trainings.parts.home / "artifacts" / newest[:2] / newest
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(bytes(content))
-    trainings.worker()
-    view = ended_as(trainings, name, undisturbed)
-    assert any(f"checkpoint {newest[:12]} skipped" in line for line in view["story"]), view["story"]
-    assert f"Checkpoint {newest[:12]} is skipped" in trainings.log(name)
+    body, undisturbed = backtest
+    api = trainings.api
+    first = trainings.backtest_worker("b1")
+    name = str(api.post("/backtests/start", body)["operation_id"])
+    trainings.checkpointed(name)
+    first.kill()
+    assert api.get(f"/operations/{name}")["checkpoint_digest"] in trainings.artifacts()
+    second = trainings.backtest_worker("b2")
+    view = finished(api, name)
+    log = trainings.log(name)
+    ((behind, total),) = re.findall(r"attempt 2: goes on after ([\d,]+) of ([\d,]+) bars", log)
+    done, bars = (int(number.replace(",", "")) for number in (behind, total))
+    assert 0 < done < bars
+    records = api.get(f"/operations/{name}/metrics", cursor=0)["bars"]
+    ((ran),) = re.findall(r"attempt 2: completed; (\d+) metrics records were written here", log)
+    assert int(ran) == sum(record["bar"] > done for record in records) < len(records)
+    assert [record["bar"] for record in records] == sorted({record["bar"] for record in records})
+    assert records[-1]["bar"] == bars
+    assert figures(view) == undisturbed
+    second.stop()
