@@ -6,7 +6,7 @@ statements. The pieces keep their order; one that is refused changes nothing and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -95,24 +95,21 @@ class Unit:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def _read(self, changes: Sequence[Change]) -> None:
-        events = sorted({change.operation_id for change in changes if isinstance(change, Apply)})
+        events = {change.operation_id for change in changes if isinstance(change, Apply)}
         submitted = [change.new for change in changes if isinstance(change, Submit)]
-        claimed = sorted(
-            {c.operation_id for change in changes if isinstance(change, Claims) for c in change.claims}
-        )
+        claimed = {c.operation_id for change in changes if isinstance(change, Claims) for c in change.claims}
+        keys = [new.idempotency_key for new in submitted if new.idempotency_key is not None]
         if events:
-            self._learn(_named(events).order_by(operations.c.operation_id).with_for_update())
+            self._learn(_LOCKED, ids=list(events))
         if claimed:
-            free = _named(claimed).where(in_status(OperationStatus.PENDING))
-            self._learn(free.with_for_update(skip_locked=True))
-        if submitted:
-            ids = operations.c.operation_id.in_([new.operation_id for new in submitted])
-            keys = [new.idempotency_key for new in submitted if new.idempotency_key is not None]
-            same = or_(ids, operations.c.idempotency_key.in_(keys)) if keys else ids
-            self._learn(select(operations).where(same))
+            self._learn(_FREE, ids=list(claimed))
+        if keys:
+            self._learn(_SAME, ids=[new.operation_id for new in submitted], keys=keys)
+        elif submitted:
+            self._learn(_NAMED, ids=[new.operation_id for new in submitted])
 
-    def _learn(self, query: Select[Any]) -> None:
-        for row in self._connection.execute(query).mappings():
+    def _learn(self, query: Select[Any], **named: list[str]) -> None:
+        for row in self._connection.execute(query, named).mappings():
             operation = operation_from_row(row)
             self._known.setdefault(operation.operation_id, operation)
             if operation.idempotency_key is not None:
@@ -188,14 +185,9 @@ class Unit:
             tally.add(operation)
             rows.append(row_of_operation(operation))
             contents[operation.spec_digest] = new.spec
-        dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-        once = dialect.insert(specs).on_conflict_do_nothing()
+        once = _ONCE[self._connection.dialect.name]
         self._connection.execute(once, [{"digest": d, "content": c} for d, c in sorted(contents.items())])
-        self._connection.execute(insert(operations), sorted(rows, key=_insertion))
-
-
-def _named(ids: Iterable[str]) -> Select[Any]:
-    return select(operations).where(operations.c.operation_id.in_(list(ids)))
+        self._connection.execute(_INSERT, sorted(rows, key=_insertion))
 
 
 def _insertion(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -209,6 +201,18 @@ def save_model(connection: Connection, model: ModelRecord) -> None:
     connection.execute(insert(models), row_of_model(model))
 
 
+_named = operations.c.operation_id.in_(bindparam("ids", expanding=True))
+_NAMED = select(operations).where(_named)
+_LOCKED = _NAMED.order_by(operations.c.operation_id).with_for_update()
+_FREE = _NAMED.where(in_status(OperationStatus.PENDING)).with_for_update(skip_locked=True)
+_SAME = select(operations).where(
+    or_(_named, operations.c.idempotency_key.in_(bindparam("keys", expanding=True)))
+)
+_INSERT = insert(operations)
+_ONCE: Mapping[str, Any] = {
+    "postgresql": postgresql.insert(specs).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(specs).on_conflict_do_nothing(),
+}
 _FIXED = (
     "operation_id",
     "operation_type",

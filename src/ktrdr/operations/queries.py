@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
+    Integer,
     Select,
     and_,
+    bindparam,
     func,
     literal,
     or_,
@@ -24,7 +28,6 @@ from ktrdr.errors import NotFound
 from ktrdr.operations.microseconds import to_microseconds
 from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.operations.paging import (
-    Place,
     checked_limit,
     decode_cursor,
     encode_cursor,
@@ -52,10 +55,14 @@ def _of_type(kind: OperationType) -> ColumnElement[bool]:
     return operations.c.operation_type == kind.value
 
 
+_FIND = select(operations).where(operations.c.operation_id == bindparam("operation_id"))
+_FIND_LOCKED = _FIND.with_for_update()
+
+
 def find(connection: Connection, operation_id: str, *, lock: bool = False) -> Operation:
     """The operation, locked against other writers if asked; raises NotFound."""
-    query = select(operations).where(operations.c.operation_id == operation_id)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    found = connection.execute(_FIND_LOCKED if lock else _FIND, {"operation_id": operation_id})
+    row = found.mappings().first()
     if row is None:
         raise absent(operation_id)
     return operation_from_row(row)
@@ -69,9 +76,12 @@ def spec(connection: Connection, digest: str) -> bytes:
     return bytes(content)
 
 
+_COUNTS = select(tallies).where(tallies.c.count != 0)
+
+
 def counts(connection: Connection) -> dict[tuple[OperationType, OperationStatus], int]:
     """How many operations there are of each type and status, without those of which there are none."""
-    rows: Any = connection.execute(select(tallies).where(tallies.c.count != 0))
+    rows: Any = connection.execute(_COUNTS)
     return {(OperationType(kind), OperationStatus(status)): count for kind, status, count in rows}
 
 
@@ -80,8 +90,11 @@ def page(connection: Connection, query: OperationQuery) -> OperationPage:
     limit = checked_limit(query.limit)
     after = None if query.cursor is None else decode_cursor(query.cursor)
     total = _total(connection, query)
-    wanted = _newest(query, after, limit + 1)
-    found = _operations(connection, wanted.order_by(*_NEWEST_FIRST))
+    statement = _newest(query.statuses, query.operation_type, query.worker_id is not None, after is not None)
+    values: dict[str, Any] = {"limit": limit + 1, "worker_id": query.worker_id}
+    if after is not None:
+        values |= {"after_us": after[0], "after_id": after[1]}
+    found = _operations(connection, statement, values)
     shown = tuple(found[:limit])
     return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
 
@@ -94,36 +107,41 @@ def _total(connection: Connection, query: OperationQuery) -> int:
             for (kind, status), count in found
             if query.operation_type in (None, kind) and (not query.statuses or status in query.statuses)
         )
-    some = select(operations.c.operation_id).where(and_(*_filters(query))).limit(COUNTED)
-    return connection.scalar(select(func.count()).select_from(some.subquery())) or 0
+    wanted = _filters(query.statuses, query.operation_type)
+    some = select(operations.c.operation_id).where(*wanted, operations.c.worker_id == query.worker_id)
+    return connection.scalar(select(func.count()).select_from(some.limit(COUNTED).subquery())) or 0
 
 
-def _filters(query: OperationQuery) -> list[ColumnElement[bool]]:
-    wanted: list[ColumnElement[bool]] = []
-    if query.statuses:
-        wanted.append(or_(*(in_status(status) for status in query.statuses)))
-    if query.operation_type is not None:
-        wanted.append(_of_type(query.operation_type))
-    if query.worker_id is not None:
-        wanted.append(operations.c.worker_id == query.worker_id)
-    return wanted
+def _filters(statuses: tuple[OperationStatus, ...], kind: OperationType | None) -> list[ColumnElement[bool]]:
+    wanted = [] if kind is None else [_of_type(kind)]
+    return [*wanted, or_(*(in_status(status) for status in statuses))] if statuses else wanted
 
 
-def _newest(query: OperationQuery, after: Place | None, limit: int) -> Select[Any]:
+# Statements are built once for each combination of filters: building one takes longer than most of their answers.
+
+
+@lru_cache(256)
+def _newest(
+    statuses: tuple[OperationStatus, ...], kind: OperationType | None, of_worker: bool, continued: bool
+) -> Select[Any]:
     """The newest that match. With a type or a status: those of each single type and status from their own index, of
     which the newest are taken; one index over all would be walked through a million that do not match."""
-    before = [] if after is None else [_place < after]
-    if query.worker_id is not None or not (query.statuses or query.operation_type):
-        return select(operations).where(and_(True, *before, *_filters(query))).limit(limit)
-    kinds = list(OperationType) if query.operation_type is None else [query.operation_type]
-    pairs = product(kinds, dict.fromkeys(query.statuses) or OperationStatus)
-    return _first(
-        ([in_status(status), _of_type(kind), *before] for kind, status in pairs), _NEWEST_FIRST, limit
-    )
+    before = [_place < tuple_(bindparam("after_us"), bindparam("after_id"))] if continued else []
+    limit = bindparam("limit", type_=Integer)
+    if of_worker or not (statuses or kind):
+        mine = [operations.c.worker_id == bindparam("worker_id")] if of_worker else []
+        wanted = and_(True, *mine, *before, *_filters(statuses, kind))
+        return select(operations).where(wanted).order_by(*_NEWEST_FIRST).limit(limit)
+    kinds = list(OperationType) if kind is None else [kind]
+    pairs = product(kinds, dict.fromkeys(statuses) or OperationStatus)
+    groups = ([in_status(status), _of_type(kind), *before] for kind, status in pairs)
+    return _first(groups, _NEWEST_FIRST, limit)
 
 
 def _first(
-    groups: Iterable[Sequence[ColumnElement[bool]]], order: Sequence[ColumnElement[Any]], limit: int
+    groups: Iterable[Sequence[ColumnElement[bool]]],
+    order: Sequence[ColumnElement[Any]],
+    limit: BindParameter[int],
 ) -> Select[Any]:
     """The first ``limit`` of several groups together, each of which has an index in this order."""
     columns = (operations.c.operation_id, operations.c.priority, operations.c.created_us)
@@ -131,9 +149,8 @@ def _first(
     candidates = union_all(*(select(part) for part in some)).subquery()
     names = select(candidates.c.operation_id)
     if len(some) > 1:
-        ordered = [_same_order(column, candidates) for column in order]
-        names = names.order_by(*ordered).limit(limit)
-    return select(operations).where(operations.c.operation_id.in_(names))
+        names = names.order_by(*(_same_order(column, candidates) for column in order)).limit(limit)
+    return select(operations).where(operations.c.operation_id.in_(names)).order_by(*order)
 
 
 def _same_order(column: ColumnElement[Any], candidates: Any) -> ColumnElement[Any]:
@@ -143,26 +160,50 @@ def _same_order(column: ColumnElement[Any], candidates: Any) -> ColumnElement[An
     return found if element is None else found.desc()
 
 
+@cache
+def _ready() -> Select[Any]:
+    until = operations.c.not_before_us
+    ready = or_(until.is_(None), until <= bindparam("now_us"), until > bindparam("far_us"))
+    groups = ([in_status(OperationStatus.PENDING), _of_type(kind), ready] for kind in OperationType)
+    return _first(groups, _DISPATCH_ORDER, bindparam("limit", type_=Integer))
+
+
 def pending(connection: Connection, now: datetime, limit: int) -> Sequence[Operation]:
     """The first in dispatch order that need not wait any more."""
-    until, now_us, far_us = (
-        operations.c.not_before_us,
-        to_microseconds(now),
-        to_microseconds(now + LONGEST_WAIT),
-    )
-    ready = or_(until.is_(None), until <= now_us, until > far_us)
-    waiting = in_status(OperationStatus.PENDING)
-    groups = ([waiting, _of_type(kind), ready] for kind in OperationType)
-    return tuple(_operations(connection, _first(groups, _DISPATCH_ORDER, limit).order_by(*_DISPATCH_ORDER)))
+    far_us = to_microseconds(now + LONGEST_WAIT)
+    values = {"now_us": to_microseconds(now), "far_us": far_us, "limit": limit}
+    return tuple(_operations(connection, _ready(), values))
+
+
+_ALIVE = union_all(
+    *(select(operations).where(in_status(status)) for status in _LIVE)
+)  # each by its own index
 
 
 def live(connection: Connection) -> Sequence[Operation]:
     """Whoever a worker may hold, oldest first."""
-    query = union_all(
-        *(select(operations).where(in_status(status)) for status in _LIVE)
-    )  # each by its own index
-    found = [operation_from_row(row) for row in connection.execute(query).mappings()]
+    found = [operation_from_row(row) for row in connection.execute(_ALIVE).mappings()]
     return tuple(sorted(found, key=place_of))
+
+
+@cache
+def _ahead() -> Select[Any]:
+    mine = [in_status(OperationStatus.PENDING), operations.c.operation_type == bindparam("kind")]
+    same, place = (
+        bindparam("priority", type_=Integer),
+        tuple_(bindparam("created_us"), bindparam("operation_id")),
+    )
+    parts = (  # each is one stretch of the index
+        [operations.c.priority > same],
+        [operations.c.priority == same, _place < place],
+    )
+    counted = [
+        select(func.count()).select_from(
+            select(operations.c.operation_id).where(*mine, *part).limit(COUNTED).subquery()
+        )
+        for part in parts
+    ]
+    return select(*(part.scalar_subquery() for part in counted))
 
 
 def queue_position(connection: Connection, operation_id: str) -> int | None:
@@ -170,16 +211,12 @@ def queue_position(connection: Connection, operation_id: str) -> int | None:
     operation = find(connection, operation_id)
     if operation.status is not OperationStatus.PENDING:
         return None
-    mine = [in_status(OperationStatus.PENDING), _of_type(operation.operation_type)]
-    ahead = 0
-    for part in (
-        [operations.c.priority > operation.priority],
-        [operations.c.priority == operation.priority, _place < place_of(operation)],
-    ):  # each is one stretch of the index
-        some = select(operations.c.operation_id).where(*mine, *part).limit(COUNTED).subquery()
-        ahead += connection.scalar(select(func.count()).select_from(some)) or 0
-    return min(ahead, COUNTED) + 1
+    created_us, _ = place_of(operation)
+    values = {"kind": operation.operation_type.value, "priority": operation.priority}
+    values |= {"created_us": created_us, "operation_id": operation_id}
+    higher, earlier = connection.execute(_ahead(), values).one()
+    return min(int(higher) + int(earlier), COUNTED) + 1
 
 
-def _operations(connection: Connection, query: Select[Any]) -> list[Operation]:
-    return [operation_from_row(row) for row in connection.execute(query).mappings()]
+def _operations(connection: Connection, query: Select[Any], values: dict[str, Any]) -> list[Operation]:
+    return [operation_from_row(row) for row in connection.execute(query, values).mappings()]

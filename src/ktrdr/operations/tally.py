@@ -44,8 +44,14 @@ class Tally:
             if change
         ]
         if rows:
-            insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            added = insert(tallies)
-            same = [tallies.c.operation_type, tallies.c.status]
-            both = {"count": tallies.c.count + added.excluded["count"]}
-            connection.execute(added.on_conflict_do_update(index_elements=same, set_=both), rows)
+            connection.execute(_ADD[connection.dialect.name], rows)
+
+
+def _adding(insert: Any) -> Any:
+    added = insert(tallies)
+    same = [tallies.c.operation_type, tallies.c.status]
+    both = {"count": tallies.c.count + added.excluded["count"]}
+    return added.on_conflict_do_update(index_elements=same, set_=both)
+
+
+_ADD = {"postgresql": _adding(postgresql.insert), "sqlite": _adding(sqlite.insert)}
