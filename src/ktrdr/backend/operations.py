@@ -201,7 +201,11 @@ class OperationsService:
         self, worker_id: str, instance_id: str, operation_id: str, attempt: int, progress: Progress | None
     ) -> bool:
         """A worker says that it runs this attempt; returns whether it should go on."""
-        event = Progressed(Assignment(worker_id, instance_id, attempt), self.lease_end(), progress)
+        assignment = Assignment(worker_id, instance_id, attempt)
+        if self.leases.vouched(operation_id, assignment):
+            self.progress.told(operation_id, attempt, progress)
+            return True
+        event = Progressed(assignment, self.lease_end(), progress)
         try:
             transition = await self.apply(operation_id, event)
         except NotFound:

@@ -10,6 +10,7 @@ from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.model import Operation
+from ktrdr.operations.progress import Progress
 from ktrdr.protocol.messages import ProgressView
 
 __all__ = ["ProgressReader"]
@@ -64,6 +65,17 @@ class ProgressReader:
         """What is known without asking."""
         return self._entry(operation).view
 
+    def told(self, operation_id: str, attempt: int, progress: Progress | None) -> None:
+        """A worker said this of itself when it was probed."""
+        entry = self._known.get(operation_id)
+        if progress is None or (entry is not None and entry.attempt != attempt):
+            return
+        view = ProgressView.of(progress)
+        if entry is None:
+            self._remember(operation_id, _Known(attempt, view, self._clock.monotonic() - self._ttl_s))
+        else:
+            entry.view = _further(entry.view, view)
+
     def forget(self, operation_id: str) -> None:
         """The operation has ended; its record holds the last progress."""
         self._known.pop(operation_id, None)
@@ -73,12 +85,15 @@ class ProgressReader:
         entry = self._known.get(operation.operation_id)
         if entry is None or entry.attempt != operation.attempt:
             entry = _Known(operation.attempt, recorded, -self._ttl_s + self._clock.monotonic())
-            self._known.pop(operation.operation_id, None)
-            self._known[operation.operation_id] = entry
-            if len(self._known) > self._remembered:
-                del self._known[next(iter(self._known))]
+            self._remember(operation.operation_id, entry)
         entry.view = _further(entry.view, recorded)
         return entry
+
+    def _remember(self, operation_id: str, entry: _Known) -> None:
+        self._known.pop(operation_id, None)
+        self._known[operation_id] = entry
+        if len(self._known) > self._remembered:
+            del self._known[next(iter(self._known))]
 
     async def _ask(self, operation: Operation, entry: _Known) -> None:
         worker = self._registry.find(operation.worker_id or "")

@@ -18,6 +18,7 @@ from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.enrolment import Enrolment
+from ktrdr.backend.feeds import Feeds
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.garbage import ArtifactGarbage
 from ktrdr.backend.health import HealthLoop
@@ -88,6 +89,7 @@ class Backend:
             self.store, self.registry, self.fleet, self.hub, self.clock, config.control, self.logs
         )
         self.operations.checkpoint_files = CheckpointFiles(self.store, self.artifacts)
+        self.feeds = Feeds(self.operations, self.hub, self.fleet, config.control.progress_ttl_s)
         self.metrics = BackendMetrics(config.version)
         self.operations.observe = self.metrics.observe
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)

@@ -228,6 +228,9 @@ def _timeout(seconds: float) -> aiohttp.ClientTimeout:
 
 
 async def _read_capped(response: aiohttp.ClientResponse, url: str) -> bytes:
+    size = response.content_length
+    if size is not None and size <= _MAX_ANSWER_BYTES and "content-encoding" not in response.headers:
+        return await response.read()  # it cannot be longer than it says
     body = bytearray()
     async for chunk in response.content.iter_chunked(1 << 16):
         body += chunk

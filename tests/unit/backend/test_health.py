@@ -115,6 +115,7 @@ async def test_a_probe_brings_progress_into_the_ledger(plane: ControlPlane) -> N
     name = await plane.submit()
     await plane.until(name, "running")
     worker.jobs[name].progress = {"percentage": 40.0, "items_done": 4, "items_total": 10, "message": "on it"}
+    plane.clock.advance(31.0)  # renewals are written twice in a lease
     await plane.probe()
     progress = (await plane.store.get(name)).progress
     assert progress is not None
@@ -569,3 +570,45 @@ async def test_an_idle_fleet_wakes_the_dispatcher_once_a_round(plane: ControlPla
     plane.backend.operations.wake = lambda: woken.append(None)
     await plane.probe()
     assert len(woken) == 1
+
+
+class _Counting(MemoryStore):
+    """Counts the events that are written."""
+
+    written = 0
+
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        self.written += 1
+        return await super().apply(operation_id, event, now, model=model)
+
+
+async def test_renewals_are_kept_in_memory_and_written_twice_in_a_lease(tmp_path: Path) -> None:
+    store = _Counting()
+    plane = ControlPlane(tmp_path, STILL, store)
+    async with plane.running():
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        before = store.written
+        for number in range(1, 13):  # two minutes of probes; the lease is one
+            plane.clock.advance(10.0)
+            worker.jobs[name].progress = {
+                "percentage": float(number),
+                "items_done": number,
+                "items_total": 100,
+            }
+            await plane.probe()
+            shown = (await plane.api("GET", "/operations"))["operations"][0]
+            assert (shown["status"], shown["progress"]["items_done"]) == ("running", number)
+        assert store.written - before == 4
+        plane.unplug(worker)
+        plane.clock.advance(59.0)
+        await plane.probe()
+        assert str(await plane.status(name)) == "running", (
+            "a whole lease after the last probe, not the last write"
+        )
+        plane.clock.advance(2.0)
+        await plane.probe()
+        assert str(await plane.status(name)) == "pending"

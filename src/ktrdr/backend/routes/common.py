@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -11,9 +10,10 @@ from starlette.responses import Response
 
 from ktrdr.backend.problems import MEDIA_TYPE
 from ktrdr.backend.wiring import Backend
+from ktrdr.protocol.etags import etag_of
 from ktrdr.protocol.messages import Problem
 
-__all__ = ["PROBLEMS", "Services", "etag_of", "json_answer", "known_etags"]
+__all__ = ["PROBLEMS", "Services", "json_answer", "json_bytes", "known_etags"]
 
 
 async def _backend(request: Request) -> Backend:  # async, as FastAPI would run a plain function on a thread
@@ -28,11 +28,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def etag_of(body: bytes) -> str:
-    """The ETag of an answer's bytes."""
-    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-
-
 def known_etags(request: Request) -> list[str]:
     """What the client has already, by its If-None-Match."""
     parts = request.headers.get("if-none-match", "").split(",")
@@ -43,7 +38,13 @@ def json_answer(
     message: BaseModel, request: Request, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """A message as JSON with its ETag; 304 without a body if the client has that one."""
-    body = message.model_dump_json().encode()
+    return json_bytes(message.model_dump_json().encode(), request, status=status, headers=headers)
+
+
+def json_bytes(
+    body: bytes, request: Request, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """The same of a message that is JSON already."""
     etag = etag_of(body)
     sent = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
     if status == 200 and etag in known_etags(request):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -10,7 +9,8 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from ktrdr.backend.cancellation import cancel_many
-from ktrdr.backend.routes.common import PROBLEMS, Services, etag_of, json_answer, known_etags
+from ktrdr.backend.feeds import Frame, frame_of
+from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes, known_etags
 from ktrdr.backend.routes.starts import Key, started
 from ktrdr.backend.wiring import Backend
 from ktrdr.errors import InvalidInput
@@ -26,7 +26,6 @@ __all__ = ["router"]
 router = APIRouter(tags=["operations"], responses=PROBLEMS)
 Id = Annotated[str, Path(max_length=128)]
 _LONGEST_WAIT_S = 60.0
-_HEARTBEAT_S = 15.0
 
 
 @router.get("/operations", response_model=OperationList)
@@ -64,28 +63,22 @@ async def get_operation(
     With ``wait`` it answers when the operation has ended, or, if the request carries ``If-None-Match``, at the first
     change, or when the time is over.
     """
-    view = await _wait(services, operation_id, wait, known_etags(request)) if wait else None
-    return json_answer(view or await services.operations.view(operation_id), request)
+    frame = await _wait(services, operation_id, wait, known_etags(request)) if wait else None
+    if frame is not None:
+        return json_bytes(frame.body, request)
+    return json_answer(await services.operations.view(operation_id), request)
 
 
-async def _wait(services: Backend, operation_id: str, seconds: float, known: list[str]) -> OperationView:
+async def _wait(services: Backend, operation_id: str, seconds: float, known: list[str]) -> Frame | None:
+    """What the client waits for, or None when the time is over or the server stops."""
     clock, deadline = services.clock, services.clock.monotonic() + seconds
-    with services.hub.listen(operation_id) as changed:
-        while True:
-            changed.clear()
-            view = await services.operations.view(operation_id)
-            left = deadline - clock.monotonic()
-            news = bool(known) and etag_of(view.model_dump_json().encode()) not in known
-            if view.status.terminal or news or left <= 0 or services.hub.closed.is_set():
-                return view
-            await _either(changed, min(left, services.config.control.progress_ttl_s))
-
-
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), max(seconds, 0.01))
-    except TimeoutError:
-        return
+    etag: str | None = None
+    with services.feeds.watch(operation_id) as feed:
+        while (frame := await feed.beyond(etag, deadline - clock.monotonic())) is not None:
+            if frame.terminal or (known and frame.etag not in known):
+                return frame
+            etag = frame.etag
+    return None
 
 
 @router.get("/operations/{operation_id}/results", response_model=ResultsView)
@@ -167,35 +160,29 @@ async def get_events(
     The id names the state, so a client that comes back with ``Last-Event-ID`` gets nothing twice; 204 tells it that
     there is nothing more to come.
     """
-    view = await services.operations.view(operation_id)
-    if view.status.terminal and last_event_id == _event_id(view):
+    last = None if last_event_id is None else f'"{last_event_id}"'
+    now = frame_of(await services.operations.view(operation_id))
+    if now.terminal and now.etag == last:
         return Response(status_code=204)
-    stream = _events(services, operation_id, last_event_id)
+    stream = _events(services, operation_id, last)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _events(services: Backend, operation_id: str, last: str | None) -> AsyncIterator[str]:
-    clock = services.clock
-    spoke_at = clock.monotonic()
-    with services.hub.listen(operation_id) as changed:
-        while not services.hub.closed.is_set():
-            changed.clear()
-            view = await services.operations.view(operation_id)
-            now = _event_id(view)
-            if now != last:
-                yield f"id: {now}\nevent: operation\ndata: {view.model_dump_json()}\n\n"
-                last, spoke_at = now, clock.monotonic()
-            elif clock.monotonic() - spoke_at >= _HEARTBEAT_S:
-                yield ": still here\n\n"
-                spoke_at = clock.monotonic()
-            if view.status.terminal:
+async def _events(services: Backend, operation_id: str, etag: str | None) -> AsyncIterator[bytes]:
+    """Each state after ``etag``; whoever reads slowly gets the newest one next, and nothing is kept for him."""
+    with services.feeds.watch(operation_id) as feed:
+        while True:
+            frame = await feed.beyond(etag, services.feeds.heartbeat_s)
+            if frame is not None:
+                yield frame.event
+                if frame.terminal:
+                    return
+                etag = frame.etag
+            elif feed.over:
                 return
-            await _either(changed, services.config.control.progress_ttl_s)
-
-
-def _event_id(view: OperationView) -> str:
-    return etag_of(view.model_dump_json().encode()).strip('"')
+            else:
+                yield b": still here\n\n"
 
 
 @router.post("/operations/{operation_id}/cancel", response_model=OperationView, status_code=202)
