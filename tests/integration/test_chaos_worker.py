@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ktrdr.artifacts import FileArtifactStore
 from ktrdr.protocol.messages import Capabilities
 from ktrdr.protocol.transports import Answer, AsgiTransport
 from ktrdr.settings import ControlSettings
@@ -123,6 +124,33 @@ async def test_results_that_have_no_form_on_the_wire_are_told_and_the_slot_is_fr
             assert len(json.dumps(delivery)) < 20_000
             assert words is None or words in delivery["error"]
             await client.free()
+
+
+async def test_a_job_that_prints_without_end_does_not_fill_the_disk(
+    worker_of: Fleet, backend: FakeBackend
+) -> None:
+    most = 0
+
+    def used(folder: Path) -> int:
+        return sum(file.stat().st_blocks * 512 for file in folder.glob("scratch/*/job.log"))
+
+    async with worker_of(backend) as client:
+        await client.start("flood 400", "op")
+        async with asyncio.timeout(60):
+            while not backend.deliveries:
+                with suppress(FileNotFoundError):  # the folder has gone
+                    most = max(most, used(client.home))
+                await asyncio.sleep(0.05)
+        log = (await client.ask("GET", "/api/v1/operations/op/logs?offset=0")).body
+        await client.free()
+        stored = FileArtifactStore(client.home / "artifacts").read(backend.deliveries[0]["artifacts"]["log"])
+    assert 16 << 20 < most < 350 << 20, "what is printed between two looks comes on top"
+    assert len(stored) < 5 << 20
+    assert log == stored[: len(log)]
+    assert b"000000 x" in stored[:2000]
+    assert b"000399 x" in stored[-(2 << 20) :]
+    assert stored.count(b"bytes are left out here: the job printed too much ...]") == 1
+    assert b"\0" not in stored
 
 
 async def test_a_disk_that_takes_nothing_costs_no_end_and_no_slot(

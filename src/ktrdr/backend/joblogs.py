@@ -152,15 +152,16 @@ class JobLogs:
     async def _filed(self, operation_id: str, entry: _Live, piece: LogPiece) -> bool:
         """File a piece; whether there is more to ask for."""
         begin = piece.offset is None or entry.offset == 0
+        cut = 0 if begin else max(0, (piece.offset or 0) - entry.offset)  # the worker did not keep it
         path = self._path(operation_id, entry.attempt)
         reached = (piece.offset or 0) + len(piece.content)
         skipped = max(0, (piece.size or 0) - reached - _LIMIT)  # it prints faster than anybody reads
-        note = b"\n[... %d bytes are left out here ...]\n" % skipped if skipped else b""
+        before, behind = _left_out(cut), _left_out(skipped)
 
         def work() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb" if begin else "ab") as file:
-                file.write(piece.content + note)
+                file.write(before + piece.content + behind)
             if path.stat().st_size > 2 * _LIMIT:
                 path.write_bytes(path.read_bytes()[-_LIMIT:])
 
@@ -203,3 +204,7 @@ class JobLogs:
             parts.append(self._artifacts.read(last))
         joined = b"".join(part if part.endswith(b"\n") else part + b"\n" for part in parts[:-1] if part)
         return joined + b"".join(parts[-1:])
+
+
+def _left_out(count: int) -> bytes:
+    return b"\n[... %d bytes are left out here ...]\n" % count if count else b""

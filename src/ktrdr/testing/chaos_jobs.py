@@ -19,7 +19,7 @@ __all__ = ["perform"]
 
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
-    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``fetch DIGEST``, ``deaf SECONDS``,
+    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``,
     ``trace FILE SECONDS``."""
     verb, _, rest = spec.strategy.partition(" ")
     run = env.scratch.parent.name  # operation and attempt
@@ -38,6 +38,11 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
             return JobResult({}, {"result": env.artifacts.put(env.artifacts.read(rest)[::-1])})
         case "deaf":
             time.sleep(float(rest))
+        case "flood":
+            for number in range(int(rest)):
+                os.write(1, b"%06d " % number + b"x" * ((1 << 20) - 8) + b"\n")
+                time.sleep(0.005)
+                yield Progress(number, int(rest), "flooding", {})
         case "late":
             for done in range(2, 5):
                 yield Progress(done, 4, f"step {done}", {"step": done})

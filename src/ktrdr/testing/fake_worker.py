@@ -54,6 +54,7 @@ class FakeWorker:
         self.probes = 0
         self.script: list[str] = []
         self.logs: dict[str, bytes] = {}  # of operations whose log is told in pieces
+        self.holes: dict[str, tuple[int, int]] = {}  # of them, what was printed and not kept
         self.piece = 4  # bytes of one piece
         self.draining = False
         self.extra: dict[str, Any] = {}  # what else it says of itself when probed
@@ -173,6 +174,8 @@ def _make_app(worker: FakeWorker) -> FastAPI:
     async def log(operation_id: str, offset: int = 0) -> Response:
         if (text := worker.logs.get(operation_id)) is None:
             return Response(f"log of {operation_id}\n", media_type="text/plain")
+        low, high = worker.holes.get(operation_id, (0, 0))
+        offset = high if low <= offset < high else offset
         numbers = {"offset": offset, "size": len(text), "attempt": worker.jobs[operation_id].attempt}
         headers = {f"x-log-{key}": str(value) for key, value in numbers.items()}
         return Response(text[offset : offset + worker.piece], media_type="text/plain", headers=headers)

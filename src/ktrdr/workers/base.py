@@ -344,13 +344,14 @@ class WorkerAPIBase(ABC):
 
     def log_size(self, entry: Entry) -> int:
         """How much the job has printed and logged, in bytes; after its end, how much of it is kept."""
-        return entry.run.folder.log_size() if entry.ending is None else len(self._kept_log(entry.ending))
+        return entry.run.log.size() if entry.ending is None else len(self._kept_log(entry.ending))
 
-    def log_piece(self, entry: Entry, offset: int, limit: int) -> bytes:
-        """At most ``limit`` bytes of the job's log from ``offset`` on, also after its end; no secret is in it."""
+    def log_piece(self, entry: Entry, offset: int, limit: int) -> tuple[int, bytes]:
+        """At most ``limit`` bytes of the job's log from ``offset`` on, also after its end, and where they begin: further
+        on, where the log was too long to be kept whole. No secret is in it."""
         if entry.ending is None:
-            return entry.run.folder.log_piece(offset, limit, Redaction(*self.settings.tokens))
-        return self._kept_log(entry.ending)[offset : offset + limit]
+            return entry.run.log.piece(offset, limit, Redaction(*self.settings.tokens))
+        return offset, self._kept_log(entry.ending)[offset : offset + limit]
 
     def _kept_log(self, ending: DeliverRequest) -> bytes:
         digest = ending.artifacts.get("log")

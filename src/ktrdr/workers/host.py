@@ -27,6 +27,7 @@ from ktrdr.protocol.messages import DeliverRequest, ProgressView
 from ktrdr.protocol.specs import JobSpec
 from ktrdr.settings import CheckpointSettings
 from ktrdr.workers.capabilities import cgroup_memory_limit
+from ktrdr.workers.joblog import JobLog
 from ktrdr.workers.launch import Child, Exit, Launcher
 from ktrdr.workers.runfolder import CheckpointLog, Outcome, RunFolder, Ticket
 
@@ -34,7 +35,7 @@ __all__ = ["HostSettings", "OperationHost", "Run", "StopReason", "describe_death
 
 StopReason = Literal["cancelled", "released"]
 _log = logging.getLogger(__name__)
-_LOG_LIMIT = 4 << 20
+_LOG_LOOK_S = 0.25
 _DELIVERY_LIMIT = 128 << 10
 _ERROR_LENGTH = 8_000
 _CGROUP = Path("/sys/fs/cgroup")
@@ -78,6 +79,7 @@ class Run:
         self.operation_id, self.attempt, self.spec, self.fenced = operation_id, attempt, spec, fenced
         self.resumes_from = tuple(checkpoints)
         self.folder = folder
+        self.log = JobLog(folder.log)
         self.started_at = now
         self.stopping: StopReason | None = None
         self._bridge: ProgressBridge | None = None
@@ -132,16 +134,30 @@ class Run:
         self._bridge = bridge
         if self.stopping is not None:
             bridge.request_cancel()
+        watch = asyncio.get_running_loop().create_task(self._watch_log())
         try:
             self._child = await birth()
             return await asyncio.shield(self._child.exited)
         finally:
+            watch.cancel()
             if self._child is not None:
                 self._child.kill()
                 self._child.release()
             if self._kill_timer is not None:
                 self._kill_timer.cancel()
             self._freeze(bridge)
+
+    async def _watch_log(self) -> None:
+        """A job that prints without end must not fill the disk."""
+        while True:
+            await asyncio.sleep(_LOG_LOOK_S)
+            try:
+                gone = await asyncio.to_thread(self.log.relieve)
+            except OSError as error:
+                _log.warning("The log of %s cannot be shortened: %s", self.operation_id, error)
+                return
+            if gone:
+                _log.debug("%d bytes were cut out of the log of %s", gone, self.operation_id)
 
     def _freeze(self, bridge: ProgressBridge) -> None:
         """Keep what the bridge holds and let its file go."""
@@ -272,8 +288,7 @@ class OperationHost:
         """Log and metrics as artifacts; a disk that does not take them must not cost the result."""
         kept: dict[str, str] = {}
         try:
-            first = max(0, run.folder.log_size() - _LOG_LIMIT)
-            if log := run.folder.log_piece(first, _LOG_LIMIT, Redaction(*self._settings.secrets)):
+            if log := run.log.whole(Redaction(*self._settings.secrets)):
                 kept["log"] = self._cache.put(log)
             if records := run.metrics(0)[0]:
                 lines = "".join(json.dumps(record) + "\n" for record in records)

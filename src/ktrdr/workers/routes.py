@@ -121,10 +121,10 @@ def _operations(worker: WorkerAPIBase) -> APIRouter:
         ``X-Log-Size`` how long the log is, ``X-Log-Attempt`` whose it is."""
         entry = worker.slot.entry(operation_id)
         size = worker.log_size(entry)
-        first = max(0, size - _PIECE) if offset is None else offset
+        first, piece = worker.log_piece(entry, max(0, size - _PIECE) if offset is None else offset, _PIECE)
         numbers = {"X-Log-Offset": first, "X-Log-Size": size, "X-Log-Attempt": entry.run.attempt}
         headers = {name: str(value) for name, value in numbers.items()}
-        return PlainTextResponse(worker.log_piece(entry, first, _PIECE), headers=headers)
+        return PlainTextResponse(piece, headers=headers)
 
     async def cancel(operation_id: str, attempt: Annotated[int | None, Query(ge=1)] = None) -> OperationView:
         """Ask the job to stop; it is killed after the grace. Answers at once; repeating it changes nothing."""

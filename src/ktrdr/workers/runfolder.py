@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ktrdr.logs import LogFormat, Redaction
+from ktrdr.logs import LogFormat
 
 __all__ = ["CheckpointLog", "Outcome", "RunFolder", "Ticket"]
 
@@ -119,21 +119,3 @@ class RunFolder:
             return Outcome(**json.loads((self.root / "outcome.json").read_text()))
         except FileNotFoundError:
             return None
-
-    def log_size(self) -> int:
-        """How long the log is, in bytes."""
-        try:
-            return self.log.stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def log_piece(self, offset: int, limit: int, redaction: Redaction) -> bytes:
-        """At most ``limit`` bytes of the log from ``offset`` on; secrets are masked, also where the cut divides one."""
-        first = max(0, offset - redaction.margin)
-        try:
-            with self.log.open("rb") as file:
-                file.seek(first)
-                content = file.read(offset - first + limit + redaction.margin)
-        except FileNotFoundError:
-            return b""
-        return redaction.bytes(content)[offset - first :][:limit]

@@ -36,6 +36,15 @@ async def test_a_running_job_is_read_in_pieces_and_no_byte_twice(plane: ControlP
     assert await _read(plane, name) == b"0123456789abc"
 
 
+async def test_what_the_worker_did_not_keep_is_told(plane: ControlPlane) -> None:
+    worker, name = await _running(plane, b"0123456789")
+    worker.holes[name] = (4, 7)
+    assert await _read(plane, name) == b"0123\n[... 3 bytes are left out here ...]\n789"
+    worker.logs[name] += b"abc"
+    plane.clock.advance(1.0)
+    assert (await _read(plane, name)).endswith(b"\n789abc")
+
+
 async def test_tail_offset_and_size(plane: ControlPlane) -> None:
     _, name = await _running(plane, b"one\ntwo\nthree")
     assert await _read(plane, name, "?tail=2") == b"two\nthree"
