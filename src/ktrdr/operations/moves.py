@@ -310,7 +310,7 @@ def child_died(operation: Operation, event: ChildDied, moment: Moment) -> Transi
     why = f"attempt {operation.attempt} on {operation.worker_id}: the job's process died ({event.detail})"
     if not event.out_of_memory and deaths < _CHILD_DEATHS and failures < moment.max_failures:
         return again(operation, moment, why, drop, instance_id=None, **counts)
-    cause = "ran out of memory" if event.out_of_memory else "was killed"
+    cause = "ran out of memory" if event.out_of_memory else "died"
     error = f"The job's process {cause}: {event.detail}"[:_ERROR_LENGTH]
     return end(operation, moment, FAILED, why, drop, error=error, **counts)
 

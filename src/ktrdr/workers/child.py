@@ -30,7 +30,7 @@ from ktrdr.protocol.artifact_client import CachedArtifacts
 from ktrdr.protocol.specs import JobSpec, canonical_json
 from ktrdr.settings import CheckpointSettings
 from ktrdr.workers.checkpoints import CheckpointKeeper, JobIdentity
-from ktrdr.workers.runfolder import Outcome, RunFolder, Ticket
+from ktrdr.workers.runfolder import DISK_EXIT, Outcome, RunFolder, Ticket
 
 __all__ = ["drain", "jsonable", "perform", "run_folder"]
 
@@ -44,7 +44,8 @@ _MACHINE_FAULTS = {  # a disk that is full, read-only, broken or forbidden is no
 
 
 def run_folder(root: Path, token: str | None, lifeline: int) -> int:
-    """Be the process of one job; returns its exit code, which is 0 whenever an outcome was left.
+    """Be the process of one job; returns its exit code: 0 whenever an outcome was left, ``DISK_EXIT`` where the disk
+    did not take it.
 
     ``lifeline`` is the read end of a pipe that only the worker holds: when it closes, the worker is gone and this
     process group ends.
@@ -62,7 +63,13 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
         outcome = perform(ticket, artifacts, folder.scratch, bridge, keeper)
     what = f"{outcome.status}; {keeper.written:,} metrics records were written here"
     _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, what)
-    folder.finish(outcome)
+    try:
+        folder.finish(outcome)
+    except OSError as error:
+        if error.errno not in _MACHINE_FAULTS:
+            raise
+        _log.error("The end of the job could not be written down: %s", error)
+        return DISK_EXIT
     return 0
 
 

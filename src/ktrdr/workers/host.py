@@ -29,7 +29,7 @@ from ktrdr.settings import CheckpointSettings
 from ktrdr.workers.capabilities import cgroup_memory_limit
 from ktrdr.workers.joblog import JobLog
 from ktrdr.workers.launch import Child, Exit, Launcher
-from ktrdr.workers.runfolder import CheckpointLog, Outcome, RunFolder, Ticket
+from ktrdr.workers.runfolder import DISK_EXIT, CheckpointLog, Outcome, RunFolder, Ticket
 
 __all__ = ["HostSettings", "OperationHost", "Run", "StopReason", "describe_death"]
 
@@ -355,6 +355,11 @@ def describe_death(how: Exit, *, oom_killed: bool, limit: int | None = None) -> 
     """
     limit = limit or cgroup_memory_limit(_CGROUP) or psutil.virtual_memory().total
     peak = f"peak memory {how.peak_rss / 2**30:.2f} GiB" if how.peak_rss else "peak memory unknown"
+    if how.killed_by is None and how.code == DISK_EXIT:
+        return False, (
+            f"This worker's disk did not take the end of the job ({peak}). Make room in its KTRDR_HOME, or repair the "
+            "disk."
+        )
     if how.killed_by is None:
         return False, f"The job's process ended without a result, exit code {how.code}; {peak}."
     name = signal.Signals(how.killed_by).name

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from ktrdr.logs import LogFormat
 
-__all__ = ["CheckpointLog", "Outcome", "RunFolder", "Ticket"]
+__all__ = ["DISK_EXIT", "CheckpointLog", "Outcome", "RunFolder", "Ticket"]
+
+DISK_EXIT = os.EX_IOERR  # of a job's process whose end the disk did not take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

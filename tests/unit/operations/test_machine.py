@@ -405,7 +405,7 @@ def test_another_death_gets_one_retry_whatever_was_lost_before() -> None:
     event = ChildDied(Assignment("worker-3", "instance-1", 3), "signal 11")
     dead = step(third, event, LATER, max_failures=9).operation
     assert (dead.status, dead.child_deaths) == (FAILED, 2)
-    assert dead.error == "The job's process was killed: signal 11"
+    assert dead.error == "The job's process died: signal 11"
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from ktrdr.workers.host import _oom_kills, describe_death
 from ktrdr.workers.launch import Exit
 from ktrdr.workers.nursery import peak_bytes
+from ktrdr.workers.runfolder import DISK_EXIT
 
 GIB = 1 << 30
 
@@ -22,6 +23,7 @@ GIB = 1 << 30
         (Exit(signal.SIGKILL, GIB), False, False, ["SIGKILL", "peak memory 1.00 GiB"]),
         (Exit(signal.SIGSEGV, 8 * GIB), True, False, ["SIGSEGV"]),
         (Exit(signal.SIGKILL), False, False, ["peak memory unknown"]),
+        (Exit(DISK_EXIT << 8, GIB), True, False, ["disk did not take", "Make room", "1.00 GiB"]),
         (Exit(3 << 8, GIB), True, False, ["exit code 3"]),
     ],
 )
