@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -105,12 +106,14 @@ class Parts:
         self._running: list[Part] = []
         self._listener: socket.socket | None = None
         self.url = ""
+        self.tls: ssl.SSLContext | None = None  # set: the backend is asked over https
 
     def backend(self, **extra: str) -> Part:
         """Start the backend, or start it again on the same port."""
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+            scheme = "http" if self.tls is None else "https"
+            self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         handle = self._listener.fileno()
         part = self.start("backend", ["backend", "start", "--listen-fd", str(handle)], extra, (handle,))
         self.wait_backend(part)
@@ -135,7 +138,7 @@ class Parts:
         return part
 
     def api(self, token: str | None = None) -> Api:
-        return Api(self.url, token, timeout_s=30.0)
+        return Api(self.url, token, timeout_s=30.0, tls=self.tls)
 
     def environment(self, **extra: str) -> dict[str, str]:
         return environment(self.home, KTRDR_API_URL=self.url, **extra)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ktrdr.errors import InvalidSetting
+from ktrdr.protocol.tls import TlsSettings
 from ktrdr.protocol.transports import Network
 from ktrdr.settings import ControlSettings, api_token, database_url, enrolment_token, home
 
@@ -65,6 +66,7 @@ class BackendConfig:
     control: ControlSettings = field(default_factory=ControlSettings)
     api_token: str | None = None
     worker_token: str | None = None
+    tls: TlsSettings = field(default_factory=TlsSettings)
     loopback_only: bool = True
     networks: tuple[Network, ...] = LOOPBACK
     strategy_roots: tuple[Path, ...] = ()
@@ -73,7 +75,11 @@ class BackendConfig:
 
     @classmethod
     def from_environment(
-        cls, host: str = "127.0.0.1", *, environ: Mapping[str, str] | None = None
+        cls,
+        host: str = "127.0.0.1",
+        *,
+        environ: Mapping[str, str] | None = None,
+        tls: TlsSettings | None = None,
     ) -> BackendConfig:
         """Read the environment for a server bound to ``host``.
 
@@ -98,6 +104,7 @@ class BackendConfig:
             control=ControlSettings.from_environment(env),
             api_token=token,
             worker_token=enrolment_token(env),
+            tls=tls or TlsSettings.from_environment(env),
             loopback_only=local,
             networks=networks or (LOOPBACK if local else PRIVATE),
             strategy_roots=(root / "strategies", Path.cwd() / "strategies"),

@@ -17,7 +17,8 @@ from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.descriptors import raise_descriptor_limit
 from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings, configure
-from ktrdr.protocol.serving import PatientProtocol
+from ktrdr.protocol.serving import PatientProtocol, serve_tls
+from ktrdr.protocol.tls import TlsSettings
 
 __all__ = ["listen", "run_backend"]
 
@@ -99,6 +100,7 @@ def run_backend(
     *,
     config: BackendConfig | None = None,
     parts: Parts | None = None,
+    tls: TlsSettings | None = None,
     log_level: str | None = None,
     access_log: bool = False,
 ) -> int:
@@ -108,7 +110,7 @@ def run_backend(
     ----------
     sock
         A bound socket to serve instead of ``host`` and ``port``; then ``host`` still says who may ask.
-    config, log_level
+    config, tls, log_level
         Read from the environment where they are None.
 
     Returns
@@ -125,7 +127,8 @@ def run_backend(
     Unavailable
         If another backend uses the ledger, or its database does not answer.
     """
-    config = config or BackendConfig.from_environment(host)
+    config = config or BackendConfig.from_environment(host, tls=tls)
+    context = config.tls.server_context()
     owned = sock or listen(host, port)
     configure(_log_settings(config, log_level), libraries="WARNING")
     raise_descriptor_limit()  # a connection is kept to every worker
@@ -140,10 +143,12 @@ def run_backend(
         log_config=None,
         server_header=False,
     )
+    serve_tls(settings, context)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
     server = _Server(settings, backend)
     name = owned.getsockname()
-    _log.info("ktrdr backend %s on http://%s:%s (data in %s)", config.version, name[0], name[1], config.home)
+    url = f"{config.tls.scheme}://{name[0]}:{name[1]}"
+    _log.info("ktrdr backend %s on %s (data in %s)", config.version, url, config.home)
     _spare_the_collector()
     with owned:
         asyncio.run(server.serve(sockets=[owned]))

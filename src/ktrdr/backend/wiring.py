@@ -67,7 +67,7 @@ class Backend:
         self.hub = Hub()
         self.registry = WorkerRegistry(self.clock, config.control, config.version)
         self.fleet = Fleet(
-            parts.transport or AiohttpTransport(config.networks),
+            parts.transport or AiohttpTransport(config.networks, tls=config.tls.client_context()),
             config.worker_token,
             config.control.http_timeout_s,
             config.control.health_timeout_s,

@@ -10,6 +10,8 @@ from ktrdr import errors
 from ktrdr.errors import FieldError, InvalidInput, InvalidSetting, KtrdrError, NoAnswer, ServerUnreachable
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 __all__ = ["Api", "Json", "backend_urls", "reworded"]
@@ -69,7 +71,14 @@ class Api:
         The class that the answer's problem names, with its message and errors.
     """
 
-    def __init__(self, url: str, token: str | None = None, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         import httpx  # lazy: `--help` of a command must not pay for it
 
         self.urls = backend_urls(url)
@@ -77,7 +86,8 @@ class Api:
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # trust_env=False: a proxy variable must not carry loopback traffic or the token elsewhere
-        self._http = httpx.Client(headers=headers, trust_env=False)
+        self.tls = tls
+        self._http = httpx.Client(headers=headers, trust_env=False, verify=True if tls is None else tls)
 
     def __enter__(self) -> Api:
         return self
@@ -136,6 +146,7 @@ class Api:
                 method, f"{url}{_PREFIX}{path}", params=query, timeout=patience_s, **options
             )
 
+        faults: list[str] = []
         for url in self.urls:
             try:
                 try:
@@ -146,7 +157,8 @@ class Api:
                     answer = send(
                         url
                     )  # a restarted backend knows nothing of the connection that was kept open
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                faults.append(_untrusted(url, str(error)))
                 continue  # the request did not leave; the next backend may have it
             except httpx.TimeoutException:
                 raise NoAnswer(
@@ -154,11 +166,13 @@ class Api:
                 ) from None
             except httpx.TransportError as error:
                 raise NoAnswer(
-                    f"The connection to {url} broke off ({error}). Is a ktrdr backend there, and did it just restart?"
+                    f"The connection to {url} broke off ({error}). {_why_broken(url, str(error))}"
                 ) from None
             if answer.is_error:
                 raise _problem(answer)
             return answer
+        if told := " ".join(filter(None, faults)):
+            raise ServerUnreachable(told)
         raise ServerUnreachable(
             f"No ktrdr backend answers at {', '.join(self.urls)}. Start one with 'ktrdr up', "
             "or point KTRDR_API_URL or --api-url at yours."
@@ -177,6 +191,32 @@ class Api:
             cursor = answer.get("next_cursor")
             if cursor is None:
                 return
+
+
+def _untrusted(url: str, told: str) -> str:
+    """What to do about a certificate that was not accepted; empty if that was not the fault."""
+    if "CERTIFICATE_VERIFY_FAILED" in told:
+        reason = told.partition("verify failed: ")[2].partition(" (_ssl")[0] or told
+        return (
+            f"The certificate that {url} shows is not accepted: {reason}. "
+            "Set KTRDR_TLS_CA to the certificate of the authority that signed it."
+        )
+    if "WRONG_VERSION_NUMBER" in told or "UNKNOWN_PROTOCOL" in told:
+        return f"What answers at {url} does not speak TLS. Is it http:// there?"
+    return ""
+
+
+def _why_broken(url: str, told: str) -> str:
+    certificate = "set KTRDR_TLS_CERT and KTRDR_TLS_KEY."
+    if "certificate required" in told.lower().replace("_", " "):
+        return f"This backend demands a client's certificate: {certificate}"
+    secure = url.startswith("https://")
+    hint = (
+        f"demands certificates of its clients, {certificate}"
+        if secure
+        else "speaks TLS, its URL is https://."
+    )
+    return f"Is a ktrdr backend there, and did it just restart? If it {hint}"
 
 
 def reworded(error: E, message: str) -> E:

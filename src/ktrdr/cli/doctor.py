@@ -19,6 +19,7 @@ from ktrdr.cli.check import LOCAL_S, Check, Status
 from ktrdr.cli.check_ledger import check_database
 from ktrdr.cli.client import Api, Json
 from ktrdr.errors import InvalidInput, KtrdrError, NoAnswer, NotAuthorised, ServerUnreachable
+from ktrdr.protocol.tls import client_context
 from ktrdr.settings import database_url
 
 __all__ = [
@@ -217,7 +218,7 @@ def _collected(logger: str) -> Iterator[list[str]]:
 def check_backend(url: str, token: str | None, *, told: bool) -> Iterator[Check]:
     """Whether the backend answers, its workers, and its clock. ``told``: the URL was given, not the default."""
     try:
-        with Api(url, token, timeout_s=LOCAL_S) as api:
+        with Api(url, token, timeout_s=LOCAL_S, tls=client_context()) as api:
             answer = api.request("GET", "/workers")
         workers = answer.json()["workers"]
     except NotAuthorised as error:

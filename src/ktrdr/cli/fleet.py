@@ -23,6 +23,7 @@ from typing import IO
 
 from ktrdr.cli.client import Api
 from ktrdr.errors import Conflict, InvalidSetting, KtrdrError, ServerUnreachable
+from ktrdr.protocol.tls import TlsSettings
 from ktrdr.settings import api_token
 
 __all__ = ["Fleet", "FleetPlan", "termination_as_interrupt"]
@@ -89,6 +90,9 @@ class Fleet:
     def __init__(self, plan: FleetPlan, say: Callable[[str], None]) -> None:
         self._plan, self._say = plan, say
         self._parts: list[_Part] = []
+        ours = {name: value for name, value in os.environ.items() if name not in plan.without}
+        tls = TlsSettings.from_environment(ours)
+        self._tls = tls.client_context()
         self._lock = _lock_home(plan.home)
         try:
             self._socket = _bind(plan.host, plan.port)
@@ -97,7 +101,7 @@ class Fleet:
             raise
         self._alive_read, self._alive_write = os.pipe()
         port = self._socket.getsockname()[1]
-        self.url = f"http://{f'[{plan.host}]' if ':' in plan.host else plan.host}:{port}"
+        self.url = f"{tls.scheme}://{f'[{plan.host}]' if ':' in plan.host else plan.host}:{port}"
 
     def __enter__(self) -> Fleet:
         return self
@@ -184,7 +188,7 @@ class Fleet:
 
     def _wait_ready(self, workers: int) -> None:
         deadline = time.monotonic() + _READY_S
-        with Api(self.url, api_token(), timeout_s=5.0) as api:
+        with Api(self.url, api_token(), timeout_s=5.0, tls=self._tls) as api:
             while time.monotonic() < deadline:
                 for part in self._parts:
                     if part.process is not None and (code := part.process.poll()) is not None:

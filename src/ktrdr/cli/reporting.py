@@ -41,7 +41,9 @@ def write_report(api: Api, operation_id: str, folder: Path) -> tuple[Path, Path]
     from ktrdr.reports.png import build_png
 
     with tempfile.TemporaryDirectory(prefix="ktrdr-report-") as scratch:
-        artifacts = CachedArtifacts(FileArtifactStore(Path(scratch)), ",".join(api.urls), api.token)
+        artifacts = CachedArtifacts(
+            FileArtifactStore(Path(scratch)), ",".join(api.urls), api.token, tls=api.tls
+        )
         data = _report_data(
             api.get(f"/operations/{operation_id}/spec")["spec"], operation["artifacts"], artifacts
         )

@@ -74,6 +74,8 @@ class CachedArtifacts:
         Bound on each wait for the network, not on a whole transfer.
     attempts
         Rounds over all backends before giving up; between them it waits with exponential back-off.
+    tls
+        For https URLs; None trusts what the system trusts.
     sleep
         How to wait; a parameter for tests.
     """
@@ -86,12 +88,14 @@ class CachedArtifacts:
         *,
         timeout_s: float = 10.0,
         attempts: int = 5,
+        tls: ssl.SSLContext | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.cache = cache
         self._urls = split_urls(backend_url)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout_s, self._attempts, self._sleep = timeout_s, attempts, sleep
+        self._tls = tls
 
     def put(self, content: bytes) -> str:
         return self.cache.put(content)
@@ -171,7 +175,7 @@ class CachedArtifacts:
         )
 
     def _exists(self, url: str, digest: str) -> bool:
-        with _Exchange(url, self._timeout_s) as exchange:
+        with _Exchange(url, self._timeout_s, self._tls) as exchange:
             response = exchange.ask("HEAD", digest, self._headers)
             return _found(response)
 
@@ -184,7 +188,7 @@ class CachedArtifacts:
             raise
 
     def _fetch(self, url: str, digest: str) -> bool:
-        with _Exchange(url, self._timeout_s) as exchange:
+        with _Exchange(url, self._timeout_s, self._tls) as exchange:
             response = exchange.ask("GET", digest, self._headers)
             if not _found(response):
                 return False
@@ -197,7 +201,7 @@ class CachedArtifacts:
             "Content-Type": "application/octet-stream",
             "Content-Length": str(file.stat().st_size),
         }
-        with _Exchange(url, self._timeout_s) as exchange, file.open("rb") as body:
+        with _Exchange(url, self._timeout_s, self._tls) as exchange, file.open("rb") as body:
             if not _found(exchange.ask("PUT", digest, headers, body)):
                 raise _Refusal(502, "it keeps no artifacts at this address")
             return True
@@ -226,14 +230,14 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 class _Exchange:
     """One connection for one request, closed at the end; proxies of the environment are not used."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, tls: ssl.SSLContext | None) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._prefix = parts.path
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=timeout_s, context=ssl.create_default_context()
+                parts.hostname, parts.port, timeout=timeout_s, context=tls or ssl.create_default_context()
             )
         else:
             self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from urllib.parse import urlsplit
 
+import uvicorn
 from fastapi import HTTPException
 from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["HEAD_PATIENCE_S", "PatientProtocol", "bounded", "host_of", "host_of_origin"]
+__all__ = ["HEAD_PATIENCE_S", "PatientProtocol", "bounded", "host_of", "host_of_origin", "serve_tls"]
 
 HEAD_PATIENCE_S = 30.0
 _BODY_PATIENCE_S = 30.0
@@ -54,6 +56,12 @@ def bounded(receive: Receive, limit_bytes: int, patience_s: float = _BODY_PATIEN
         return message
 
     return limited
+
+
+def serve_tls(config: uvicorn.Config, context: ssl.SSLContext | None) -> None:
+    """Let a server speak TLS by this context, where there is one."""
+    config.load()
+    config.ssl = context
 
 
 class PatientProtocol(H11Protocol):

@@ -10,6 +10,7 @@ import ipaddress
 import json as jsonlib
 import resource
 import socket
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
@@ -137,10 +138,19 @@ class AiohttpTransport:
         If given, connections are made only to addresses inside these networks.
     kept_hosts
         None: half of what the process may open (its soft limit) at the first request.
+    tls
+        For https URLs; None trusts what the system trusts.
     """
 
-    def __init__(self, networks: Sequence[Network] | None = None, *, kept_hosts: int | None = None) -> None:
+    def __init__(
+        self,
+        networks: Sequence[Network] | None = None,
+        *,
+        kept_hosts: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._networks = networks
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
         self._kept = _KeptHosts(kept_hosts)
         self._allowed = lru_cache(_REMEMBERED_HOSTS)(self._host_allowed)
@@ -189,7 +199,11 @@ class AiohttpTransport:
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                limit=0, limit_per_host=16, resolver=_Resolver(self._networks), keepalive_timeout=_KEEPALIVE_S
+                limit=0,
+                limit_per_host=16,
+                resolver=_Resolver(self._networks),
+                keepalive_timeout=_KEEPALIVE_S,
+                ssl=self._tls or True,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()

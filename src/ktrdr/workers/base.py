@@ -141,11 +141,17 @@ class WorkerAPIBase(ABC):
 
     def _make_link(self, transport: Transport | None, uploads: Uploader | None) -> BackendLink:
         settings, timeout_s = self.settings, self.settings.control.http_timeout_s
+        tls = settings.tls.client_context()
         files = CachedArtifacts(
-            self._cache, ",".join(settings.api_urls), settings.credential, timeout_s=timeout_s, attempts=1
+            self._cache,
+            ",".join(settings.api_urls),
+            settings.credential,
+            timeout_s=timeout_s,
+            attempts=1,
+            tls=tls,
         )
         return BackendLink(
-            transport or AiohttpTransport(),
+            transport or AiohttpTransport(tls=tls),
             settings.api_urls,
             token=settings.credential,
             key=self._identity.key,

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.artifact_client import CachedArtifacts
 from ktrdr.protocol.specs import JobSpec, canonical_json
+from ktrdr.protocol.tls import client_context
 from ktrdr.settings import CheckpointSettings
 from ktrdr.workers.checkpoints import CheckpointKeeper, JobIdentity
 from ktrdr.workers.runfolder import DISK_EXIT, Outcome, RunFolder, Ticket
@@ -57,9 +59,12 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     configure(_log_settings(ticket, token), force=True)
     _log.info("Operation %s, attempt %d: started", ticket.operation_id, ticket.attempt)
     cache = FileArtifactStore(Path(ticket.cache))
-    artifacts = CachedArtifacts(cache, ticket.api_urls, token, attempts=8)  # outlasts a backend's restart
+    tls = client_context()
+    artifacts = CachedArtifacts(
+        cache, ticket.api_urls, token, attempts=8, tls=tls
+    )  # outlasts a backend's restart
     with ProgressBridge.open(folder.bridge) as bridge:
-        keeper = _keeper(ticket, cache, token, folder)
+        keeper = _keeper(ticket, cache, token, folder, tls)
         outcome = perform(ticket, artifacts, folder.scratch, bridge, keeper)
     what = f"{outcome.status}; {keeper.written:,} metrics records were written here"
     _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, what)
@@ -74,12 +79,14 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
 
 
 def _keeper(
-    ticket: Ticket, cache: FileArtifactStore, token: str | None, folder: RunFolder
+    ticket: Ticket, cache: FileArtifactStore, token: str | None, folder: RunFolder, tls: ssl.SSLContext | None
 ) -> CheckpointKeeper:
     spec = _SPEC.validate_json(ticket.spec)
     return CheckpointKeeper(
         cache=cache,
-        artifacts=CachedArtifacts(cache, ticket.api_urls, token, attempts=3),  # there is a way on without it
+        artifacts=CachedArtifacts(
+            cache, ticket.api_urls, token, attempts=3, tls=tls
+        ),  # there is a way on without it
         folder=folder,
         job=JobIdentity(ticket.operation_id, ticket.attempt, spec.kind, sha256_of(canonical_json(spec))),
         settings=CheckpointSettings(

@@ -79,7 +79,7 @@ def endpoint_url(settings: WorkerSettings, port: int) -> str:
     host = settings.host
     if host is None or _is_wildcard(host):
         host = reachable_host(settings.api_urls[0])
-    return f"http://{format_host(host)}:{port}"
+    return f"{settings.tls.scheme}://{format_host(host)}:{port}"
 
 
 def bind_socket(host: str, port: int) -> socket.socket:

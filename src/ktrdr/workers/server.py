@@ -19,7 +19,7 @@ from ktrdr.errors import InvalidInput, InvalidSetting
 from ktrdr.logs import about, configure
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
-from ktrdr.protocol.serving import PatientProtocol
+from ktrdr.protocol.serving import PatientProtocol, serve_tls
 from ktrdr.workers.backtest_worker import BacktestWorker
 from ktrdr.workers.base import WorkerAPIBase
 from ktrdr.workers.capabilities import detect_capabilities
@@ -69,11 +69,12 @@ def run_worker(
     cls = _CLASSES[settings.worker_type]
     if capabilities is None:
         capabilities = detect_capabilities(with_gpu=cls.wants_gpu)
+    settings.tls.server_context()  # a wrong file is said before anything is claimed
     address = bind_host(settings)
     with bind_socket(address, default_port(settings, cls, capabilities)) as listener:
         bound = int(listener.getsockname()[1])
         worker = cls(settings, capabilities=capabilities, job=job, port=bound)
-        url = f"http://{format_host(address)}:{bound}"
+        url = f"{settings.tls.scheme}://{format_host(address)}:{bound}"
         with about(worker_id=worker.worker_id):  # all that this process logs from here on
             _log.info(
                 "Worker %s listens on %s; its backend is %s", worker.worker_id, url, settings.api_urls[0]
@@ -106,6 +107,7 @@ async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=2,
     )
+    serve_tls(config, worker.settings.tls.server_context())
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start-up lines say nothing new
     server = _Server(config)
     loop = asyncio.get_running_loop()

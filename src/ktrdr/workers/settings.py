@@ -13,6 +13,7 @@ from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.artifact_client import split_urls
+from ktrdr.protocol.tls import TlsSettings
 from ktrdr.settings import CheckpointSettings, ControlSettings, api_token, enrolment_token, home, read_number
 
 __all__ = ["WorkerSettings", "is_loopback"]
@@ -43,6 +44,7 @@ class WorkerSettings:
     endpoint_url: str | None = None
     token: str | None = field(default=None, repr=False)
     enrolment_token: str | None = field(default=None, repr=False)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     reregister_after_s: float = 30.0
     first_retry_s: float = 1.0
@@ -91,6 +93,7 @@ class WorkerSettings:
             endpoint_url=_endpoint(env.get("WORKER_ENDPOINT_URL")),
             token=api_token(env),
             enrolment_token=enrolment_token(env),
+            tls=TlsSettings.from_environment(env),
             control=control,
             reregister_after_s=read_number(
                 "KTRDR_REREGISTER_S", 3 * control.health_interval_s, minimum=0.05, environ=env

@@ -6,6 +6,7 @@ import click
 
 from ktrdr.cli.client import Api
 from ktrdr.cli.fleet import Fleet, FleetPlan, termination_as_interrupt
+from ktrdr.protocol.tls import client_context
 from ktrdr.settings import api_token, home
 
 __all__ = ["up"]
@@ -59,7 +60,7 @@ def up(training_workers: int, backtest_workers: int, host: str, port: int) -> No
 
 def _bring_samples(url: str) -> None:
     """A fresh store gets the bundled data, so that the first command works; a store in use is left alone."""
-    with Api(url, api_token()) as api:
+    with Api(url, api_token(), tls=client_context()) as api:
         if api.get("/data")["total"] == 0:
             api.post("/data/samples")
             click.echo("Imported the bundled data: S&P 500, Nasdaq (1d), EURUSD (1h).")
