@@ -125,6 +125,27 @@ class SlowAssignments(MemoryStore):
         return await super().apply(operation_id, event, now, **saved)
 
 
+async def test_what_a_worker_ran_outlives_restarts_and_the_worker(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    names = []
+    for _ in range(12):
+        names.insert(0, await plane.submit())
+        await plane.until(names[0], "running")
+        await plane.deliver(worker, names[0])
+    assert (await plane.api("GET", "/workers/w1"))["recent_operations"] == names[:10]
+    async with plane.running():
+        shown = await plane.api("GET", "/workers/w1")
+        assert shown["recent_operations"] == names[:10]
+        await plane.api("DELETE", "/workers/w1")
+        gone = await plane.ask("GET", "/api/v1/workers/w1")
+        assert gone.status == 404
+        where = "/operations?worker_id=w1"
+        assert f"it was removed; what it ran: GET /api/v1{where}" in gone.json()["detail"]
+        listed = await plane.api("GET", where)
+        assert [o["operation_id"] for o in listed["operations"]] == names
+        assert "removed" not in (await plane.ask("GET", "/api/v1/workers/w2")).json()["detail"]
+
+
 class Spy(MemoryStore):
     """Notes down what is asked of it; answers as told that it is away, though it may have done the work."""
 

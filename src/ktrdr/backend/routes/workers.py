@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
+from ktrdr.errors import NotFound
 from ktrdr.logs import about
 from ktrdr.operations.model import WorkerType
+from ktrdr.operations.store import OperationQuery
 from ktrdr.protocol.messages import (
     RegisterRequest,
     RegisterResponse,
@@ -25,6 +27,7 @@ from ktrdr.protocol.worker_key import HEADER
 __all__ = ["router"]
 
 router = APIRouter(tags=["workers"], responses=PROBLEMS)
+_RECENT = 10
 Key = Annotated[
     str | None,
     Header(
@@ -65,8 +68,16 @@ async def list_workers(
 
 @router.get("/workers/{worker_id}", response_model=WorkerView)
 async def get_worker(worker_id: str, request: Request, services: Services) -> Response:
-    """One worker, with the operations it ran last."""
-    return json_answer(services.registry.view(services.registry.get(worker_id)), request)
+    """One worker, with the operations it ran last. Those of a worker that was removed are still listed by
+    ``GET /operations?worker_id=``."""
+    ran = (await services.store.page(OperationQuery(worker_id=worker_id, limit=_RECENT))).operations
+    worker = services.registry.find(worker_id)
+    if worker is None and ran:
+        listed = f"it was removed; what it ran: GET /api/v1/operations?worker_id={worker_id}"
+        raise NotFound("worker", worker_id, hint=listed)
+    view = services.registry.view(worker or services.registry.get(worker_id))
+    recent = dict.fromkeys([*view.recent_operations, *(operation.operation_id for operation in ran)])
+    return json_answer(view.model_copy(update={"recent_operations": list(recent)[:_RECENT]}), request)
 
 
 @router.post("/workers/{worker_id}/drain")
