@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,12 @@ def test_a_disk_that_does_not_serve_is_no_failure_of_the_job(tmp_path: Path, bri
     assert "This worker's disk does not serve the job" in str(outcome.error)
 
 
-def test_words_that_utf_8_lacks_and_long_ones_can_be_sent(tmp_path: Path, bridge: ProgressBridge) -> None:
+def test_words_that_utf_8_lacks_and_long_ones_can_be_sent(
+    tmp_path: Path, bridge: ProgressBridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(
+        logging.CRITICAL, "ktrdr.job"
+    )  # what cannot be sent cannot be captured by parallel runs either
     job = "ktrdr.testing.chaos_jobs:perform"
     assert outcome_of(tmp_path, bridge, "poison error", job=job).error == "ValueError: ?"
     assert outcome_of(tmp_path, bridge, "poison summary", job=job).summary == {"x": "?"}
