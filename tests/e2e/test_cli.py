@@ -132,8 +132,14 @@ def test_what_an_operation_tells(fleet: Any, backtested: str, trained: Any) -> N
     assert fleet.cli("operations", "list", "--status", "cancelling").stdout == "No operations match.\n"
 
 
-def test_what_has_ended_cannot_be_cancelled_or_retried(fleet: Any, backtested: str) -> None:
-    for command in (("operations", "cancel"), ("backtest", "cancel"), ("operations", "retry")):
+def test_what_has_ended_cannot_be_cancelled_retried_or_resumed(fleet: Any, backtested: str) -> None:
+    refused = (
+        ("operations", "cancel"),
+        ("backtest", "cancel"),
+        ("operations", "retry"),
+        ("operations", "resume"),
+    )
+    for command in refused:
         done = fleet.cli(*command, backtested)
         assert done.returncode == 2, done.stdout
         assert "completed" in done.stderr

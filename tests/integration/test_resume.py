@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ktrdr.cli.client import Api
-from support.processes import Part, Parts, descendants, finished, parts, wait_for
+from support.processes import Part, Parts, advancing, descendants, finished, ktrdr, parts, wait_for
 from support.strategies import edited
 
 pytestmark = pytest.mark.integration
@@ -161,6 +161,27 @@ def test_a_worker_that_stops_hands_on_what_it_has(trainings: Trainings, undistur
     assert any("released by" in line for line in view["story"])
     trainings.worker()
     ended_as(trainings, name, undisturbed)
+
+
+def test_a_cancelled_training_is_resumed_by_the_command(trainings: Trainings, undisturbed: str) -> None:
+    """Without a checkpoint on the way: the cancel writes one, also in the middle of an epoch."""
+    trainings.worker()
+    name = trainings.start()
+    advancing(trainings.api, name)
+    trainings.api.post(f"/operations/{name}/cancel")
+    cancelled = finished(trainings.api, name)
+    assert cancelled["status"] == "cancelled"
+    done = ktrdr("operations", "resume", name, env=trainings.parts.environment())
+    assert done.returncode == 0, done.stderr
+    child = next(
+        view for view in trainings.api.get("/operations")["operations"] if view["parent_operation_id"] == name
+    )
+    assert (child["status"], child["attempt"]) == ("completed", 1)
+    assert child["result_summary"]["model_digest"] == undisturbed
+    log = trainings.log(child["operation_id"])
+    ((behind, _),) = re.findall(r"attempt 1: goes on after (\d+) of (\d+) epochs", log)
+    assert int(behind) >= 1
+    assert f"completed; {EPOCHS - int(behind)} metrics records were written here" in log
 
 
 # --- backtests --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ktrdr.artifacts import FileArtifactStore
+from ktrdr.backend.checkpoints import CheckpointFiles
 from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
@@ -120,16 +121,40 @@ class ServiceOrchestrator(ABC, Generic[R]):
         Conflict
             If the earlier one did not end failed or cancelled.
         """
-        if earlier.status not in (OperationStatus.FAILED, OperationStatus.CANCELLED):
+        _require_unsuccessful(earlier, "retried")
+        return await self._again(earlier, idempotency_key)
+
+    async def resume(self, earlier: Operation, idempotency_key: str | None = None) -> Operation:
+        """The same work, going on from the earlier one's newest checkpoint, as a new operation; once per key.
+
+        Raises
+        ------
+        Conflict
+            If the earlier one did not end failed or cancelled, or there is no checkpoint of it to go on from.
+        """
+        _require_unsuccessful(earlier, "resumed")
+        instead = f"Run it from its start: ktrdr operations retry {earlier.operation_id}"
+        if not earlier.checkpoints:
             raise Conflict(
-                f"Operation {earlier.operation_id} is {earlier.status}; only a failed or cancelled one can be retried."
+                f"Operation {earlier.operation_id} has no checkpoint: it ended before one was written. {instead}"
             )
+        checkpoints = await CheckpointFiles(self._use.store, self._use.artifacts).intact(earlier.checkpoints)
+        if not checkpoints:
+            raise Conflict(
+                f"The checkpoints of operation {earlier.operation_id} are damaged or gone. {instead}"
+            )
+        return await self._again(earlier, idempotency_key, checkpoints)
+
+    async def _again(
+        self, earlier: Operation, idempotency_key: str | None, checkpoints: tuple[str, ...] = ()
+    ) -> Operation:
         return await self.record(
             await self._use.store.spec(earlier.spec_digest),
             requirements=earlier.requirements,
             priority=earlier.priority,
             parent=earlier.operation_id,
             idempotency_key=idempotency_key,
+            checkpoints=checkpoints,
         )
 
     async def record(
@@ -140,6 +165,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
         priority: int,
         parent: str | None = None,
         idempotency_key: str | None = None,
+        checkpoints: tuple[str, ...] = (),
     ) -> Operation:
         """Write the operation into the ledger; it is durable when this returns."""
         use = self._use
@@ -151,6 +177,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             parent_operation_id=parent,
             idempotency_key=idempotency_key,
             requirements=requirements,
+            checkpoints=checkpoints,
         )
         try:
             return await use.dispatcher.submit(new)
@@ -230,6 +257,13 @@ class ServiceOrchestrator(ABC, Generic[R]):
                 f"{warmup} to warm up and {purpose} at least {rows} more. Stored are {manifest.start:%Y-%m-%d} to "
                 f"{manifest.end:%Y-%m-%d}: widen the range or import more data."
             )
+
+
+def _require_unsuccessful(operation: Operation, what: str) -> None:
+    if operation.status not in (OperationStatus.FAILED, OperationStatus.CANCELLED):
+        raise Conflict(
+            f"Operation {operation.operation_id} is {operation.status}; only a failed or cancelled one can be {what}."
+        )
 
 
 def _name_of_path(path: str) -> str:

@@ -55,6 +55,7 @@ ROUTES: Mapping[str, frozenset[Scope]] = {
     "DELETE /api/v1/operations/{operation_id}/cancel": _SUBMIT,
     "POST /api/v1/operations/cancel": _ADMIN,
     "POST /api/v1/operations/{operation_id}/retry": _SUBMIT,
+    "POST /api/v1/operations/{operation_id}/resume": _SUBMIT,
     "DELETE /api/v1/operations/{operation_id}": _SUBMIT,
     "GET /api/v1/queue": _READ,
     "POST /api/v1/queue/pause": _ADMIN,

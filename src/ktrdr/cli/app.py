@@ -34,7 +34,7 @@ _COMMANDS = {
     "operations": (
         "operations",
         "operations",
-        "Operations: list, show, watch, cancel, pause, unpause, retry, results, metrics, logs, delete.",
+        "Operations: list, show, watch, cancel, pause, unpause, retry, resume, results, metrics, logs, delete.",
     ),
     "status": ("status", "status", "The fleet at a glance: the queue, operations and workers."),
     "workers": ("workers", "workers", "Workers: list, drain, undrain, forget."),

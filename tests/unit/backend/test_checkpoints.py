@@ -132,3 +132,91 @@ async def test_where_the_parent_is_gone_files_stay(plane: ControlPlane) -> None:
     _, name = await running(plane, parent_operation_id="deleted", checkpoints=(shared,))
     await CheckpointFiles(plane.store, plane.backend.artifacts).drop(name, [shared, plane.put(b"other")])
     assert await here(plane, b"shared", b"other") == [True, True]
+
+
+# --- resume -----------------------------------------------------------------------------------------------------------
+
+
+async def ended(plane: ControlPlane, status: str, *contents: bytes) -> tuple[FakeWorker, str]:
+    """A training of the real submit path that ended like this, having stored checkpoints."""
+    worker = plane.workers["t1"]
+    name = (await plane.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))["operation_id"]
+    await plane.until(name, "running")
+    for content in contents:
+        await tell(plane, worker, name, content)
+    await plane.deliver(worker, name, status)
+    return worker, name
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+async def test_a_resumed_operation_is_a_new_one_that_goes_on(stocked: ControlPlane, status: str) -> None:
+    worker, first = await ended(stocked, status, b"one", b"two")
+    answer = await stocked.api("POST", f"/operations/{first}/resume")
+    name = answer["operation_id"]
+    assert (answer["parent_operation_id"], name == first) == (first, False)
+    await stocked.until(name, "running")
+    start = worker.starts[-1]
+    assert (start.task_id, start.attempt) == (name, 1)
+    assert start.checkpoints == [sha256_of(b"two"), sha256_of(b"one")]
+    assert start.spec == worker.starts[0].spec
+    await stocked.deliver(worker, name)
+    view = await stocked.api("GET", f"/operations/{first}")
+    assert (view["status"], view["checkpoint_digest"]) == (status, sha256_of(b"two"))
+    assert await here(stocked, b"one", b"two") == [True, True]
+
+
+async def test_a_cancel_brings_the_checkpoint_to_resume_from(stocked: ControlPlane) -> None:
+    worker = stocked.workers["t1"]
+    name = (await stocked.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))["operation_id"]
+    await stocked.until(name, "running")
+    await stocked.api("POST", f"/operations/{name}/cancel")
+    await stocked.deliver(worker, name, "cancelled", checkpoint_digest=stocked.put(b"at the end"))
+    again = (await stocked.api("POST", f"/operations/{name}/resume"))["operation_id"]
+    await stocked.until(again, "running")
+    assert worker.starts[-1].checkpoints == [sha256_of(b"at the end")]
+
+
+async def test_only_what_is_whole_is_handed_on(stocked: ControlPlane) -> None:
+    worker, first = await ended(stocked, "failed", b"one", b"two")
+    stocked.backend.artifacts.location(sha256_of(b"two")).write_bytes(b"tw")
+    name = (await stocked.api("POST", f"/operations/{first}/resume"))["operation_id"]
+    await stocked.until(name, "running")
+    assert worker.starts[-1].checkpoints == [sha256_of(b"one")]
+    stocked.backend.artifacts.delete(sha256_of(b"one"))
+    answer = await stocked.ask("POST", f"/api/v1/operations/{first}/resume")
+    assert answer.status == 409
+    assert answer.json()["detail"] == (
+        f"The checkpoints of operation {first} are damaged or gone. Run it from its start: ktrdr operations retry {first}"
+    )
+
+
+async def test_without_a_checkpoint_it_says_to_retry(stocked: ControlPlane) -> None:
+    _, name = await ended(stocked, "failed")
+    answer = await stocked.ask("POST", f"/api/v1/operations/{name}/resume")
+    assert answer.status == 409
+    assert answer.json()["detail"] == (
+        f"Operation {name} has no checkpoint: it ended before one was written. "
+        f"Run it from its start: ktrdr operations retry {name}"
+    )
+
+
+async def test_what_runs_or_is_completed_cannot_be_resumed(stocked: ControlPlane) -> None:
+    worker = stocked.workers["t1"]
+    name = (await stocked.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))["operation_id"]
+    await stocked.until(name, "running")
+    await tell(stocked, worker, name, b"one")
+    for status in ("running", "completed"):
+        if status == "completed":
+            await stocked.deliver(worker, name)
+        answer = await stocked.ask("POST", f"/api/v1/operations/{name}/resume")
+        assert answer.status == 409
+        assert answer.json()["detail"] == (
+            f"Operation {name} is {status}; only a failed or cancelled one can be resumed."
+        )
+
+
+async def test_a_resume_that_is_repeated_under_its_key_is_one_operation(stocked: ControlPlane) -> None:
+    _, first = await ended(stocked, "cancelled", b"one")
+    path = f"/api/v1/operations/{first}/resume"
+    answers = [await stocked.ask("POST", path, idempotency_key="k") for _ in range(2)]
+    assert len({answer.json()["operation_id"] for answer in answers}) == 1

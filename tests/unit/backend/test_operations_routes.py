@@ -170,7 +170,14 @@ async def test_an_unknown_operation_is_404_on_every_route(plane: ControlPlane) -
     for tail in ("", "/results", "/results/trades", "/metrics", "/logs", "/spec", "/events"):
         answer = await plane.ask("GET", f"/api/v1/operations/nothing{tail}")
         assert answer.status == 404, tail
-    for method, tail in (("POST", "/cancel"), ("DELETE", "/cancel"), ("POST", "/retry"), ("DELETE", "")):
+    changes = (
+        ("POST", "/cancel"),
+        ("DELETE", "/cancel"),
+        ("POST", "/retry"),
+        ("POST", "/resume"),
+        ("DELETE", ""),
+    )
+    for method, tail in changes:
         assert (await plane.ask(method, f"/api/v1/operations/nothing{tail}")).status == 404
 
 

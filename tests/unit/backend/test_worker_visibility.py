@@ -144,7 +144,7 @@ async def test_a_worker_token_reads_nothing_of_operations(
             "GET", f"/api/v1/operations/{name}{path}", authorization="Bearer enrolment-word", **A
         )
         assert answer.status == 403, path
-    for method, path in (("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry")):
+    for method, path in (("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry"), ("POST", "/resume")):
         answer = await plane.ask(
             method, f"/api/v1/operations/{name}{path}", authorization="Bearer enrolment-word", **B
         )

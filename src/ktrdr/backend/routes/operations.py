@@ -1,4 +1,4 @@
-"""Operations: lists, one operation, its results, metrics, logs and events; cancel one or many, retry, delete."""
+"""Operations: lists, one operation, its results, metrics, logs and events; cancel one or many, retry, resume, delete."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ktrdr.backend.cancellation import cancel_many
 from ktrdr.backend.feeds import Frame, frame_of
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes, known_etags
 from ktrdr.backend.routes.starts import Key, started
+from ktrdr.backend.services import BacktestingService, TrainingService
 from ktrdr.backend.wiring import Backend
 from ktrdr.errors import InvalidInput
-from ktrdr.operations.model import OperationStatus, OperationType
+from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.operations.store import OperationQuery
 from ktrdr.protocol.messages import MetricsView, OperationList, OperationView
 from ktrdr.protocol.queueing import CancelOperations, OperationsCancelled
@@ -203,10 +204,26 @@ async def cancel_operations(body: CancelOperations, request: Request, services: 
 async def retry_operation(
     operation_id: Id, request: Request, services: Services, idempotency_key: Key = None
 ) -> Response:
-    """Run a failed or cancelled operation again, as a new one with ``parent_operation_id``."""
+    """Run a failed or cancelled operation again from its start, as a new one with ``parent_operation_id``."""
     earlier = await services.store.get(operation_id)
-    service = services.training if earlier.operation_type is OperationType.TRAINING else services.backtesting
+    service = _service_of(services, earlier)
     return await started(services, await service.retry(earlier, idempotency_key), request)
+
+
+@router.post("/operations/{operation_id}/resume", response_model=OperationStarted, status_code=202)
+async def resume_operation(
+    operation_id: Id, request: Request, services: Services, idempotency_key: Key = None
+) -> Response:
+    """Go on with a failed or cancelled operation where its newest checkpoint left it, as a new one with
+    ``parent_operation_id``; 409 if it has none, then retry it."""
+    earlier = await services.store.get(operation_id)
+    service = _service_of(services, earlier)
+    return await started(services, await service.resume(earlier, idempotency_key), request)
+
+
+def _service_of(services: Backend, operation: Operation) -> TrainingService | BacktestingService:
+    training = operation.operation_type is OperationType.TRAINING
+    return services.training if training else services.backtesting
 
 
 @router.delete("/operations/{operation_id}", status_code=204)

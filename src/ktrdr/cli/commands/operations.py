@@ -26,7 +26,7 @@ _STATUSES = ["pending", "assigned", "running", "cancelling", "completed", "faile
 
 @click.group()
 def operations() -> None:
-    """Operations: list, show, watch, cancel, pause, unpause, retry, results, metrics, logs, delete."""
+    """Operations: list, show, watch, cancel, pause, unpause, retry, resume, results, metrics, logs, delete."""
 
 
 @operations.command("list")
@@ -164,13 +164,24 @@ def unpause(operation_type: str | None, api: Api, out: Output) -> None:
 @click.option("--detach", is_flag=True, help="Print the new id and return at once.")
 @api_command
 def retry(operation_id: str, detach: bool, api: Api, out: Output) -> None:
-    """Run a failed or cancelled operation again, as a new one linked to it."""
-    started = api.post(f"/operations/{operation_id}/retry")
+    """Run a failed or cancelled operation again from its start, as a new one linked to it."""
+    _started(api, out, api.post(f"/operations/{operation_id}/retry"), detach)
+
+
+@operations.command("resume")
+@click.argument("operation_id", callback=a_name)
+@click.option("--detach", is_flag=True, help="Print the new id and return at once.")
+@api_command
+def resume(operation_id: str, detach: bool, api: Api, out: Output) -> None:
+    """Go on with a failed or cancelled operation from its newest checkpoint, as a new one linked to it."""
+    _started(api, out, api.post(f"/operations/{operation_id}/resume"), detach)
+
+
+def _started(api: Api, out: Output, started: Json, detach: bool) -> None:
     if detach:
         out.result(started, started["operation_id"])
-        return
-    operation = follow(api, out, started["operation_id"])
-    print_summary(out, operation)
+    else:
+        print_summary(out, follow(api, out, started["operation_id"]))
 
 
 @operations.command("results")
