@@ -137,6 +137,8 @@ class InvalidModel(InvalidInput):
 class UnusableCheckpoint(InvalidInput):
     """A checkpoint from which this job cannot go on; an older one or the start can serve instead."""
 
+    slug = "unusable-checkpoint"
+
 
 class InvalidSetting(InvalidInput):
     """A setting has a value that cannot be used."""
