@@ -36,5 +36,14 @@ def test_tokens_are_made_used_listed_and_revoked(alone: Parts) -> None:
     assert "not known here" in gone.stderr
     assert cli("tokens", "revoke", "reader").returncode == 3
     assert cli("tokens", "create", "x", "--scope", "read", "--expires", "soon").returncode == 2
+    done = [(e["who"], e["what"], e["outcome"]) for e in json.loads(cli("audit", "--json").stdout)["entries"]]
+    assert done == [
+        ("bootstrap", "token.revoke", 404),
+        ("bootstrap", "token.revoke", 204),
+        ("bootstrap", "token.create", 201),
+    ]
+    assert "token.revoke" in cli("audit", "--since", "1h", "--limit", "1").stdout
+    assert cli("audit", "--since", "2999-01-01").stdout == "Nothing was recorded.\n"
+    assert cli("audit", "--since", "yesterday").returncode == 2
     assert token not in backend.text()
     assert ADMIN not in backend.text()

@@ -16,6 +16,7 @@ from ktrdr.backend.guards import Guard
 from ktrdr.backend.patience import Patience
 from ktrdr.backend.routes import (
     artifacts,
+    audit,
     data,
     metrics,
     models,
@@ -45,6 +46,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     artifacts.router,
     metrics.router,
     tokens.router,
+    audit.router,
 )
 
 
@@ -61,7 +63,7 @@ def create_app(
         await services.start()
         app.state.backend = services
         watch = asyncio.create_task(services.metrics.loop.run())
-        doorman.book = services.tokens
+        doorman.book, doorman.audit = services.tokens, services.audit
         try:
             yield
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 
+from ktrdr.backend.audit import AuditLog
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.principal import BOOTSTRAP, ENROLMENT, LOOPBACK, Principal
 from ktrdr.backend.tokens import TokenBook
@@ -14,7 +15,8 @@ __all__ = ["Doorman", "check_scope"]
 
 
 class Doorman:
-    """Knows the tokens of the settings; those of the ledger once ``book`` is set, when the ledger is open.
+    """Knows the tokens of the settings; those of the ledger once ``book`` is set, when the ledger is open. ``audit`` is
+    where what they do is recorded, from the same moment on.
 
     Without KTRDR_API_TOKEN the backend is bound to loopback and takes everybody there for an administrator, except
     those who show a token of the ledger: they are who they say, with that token's rights.
@@ -23,6 +25,7 @@ class Doorman:
     def __init__(self, config: BackendConfig) -> None:
         self._config = config
         self.book: TokenBook | None = None
+        self.audit: AuditLog | None = None
 
     async def principal(self, authorization: str) -> Principal:
         """Who sent this header.

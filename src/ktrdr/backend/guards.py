@@ -7,10 +7,11 @@ import re
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ktrdr.backend.actions import ACTIONS, recording
 from ktrdr.backend.config import BackendConfig, is_loopback
 from ktrdr.backend.doorman import Doorman, check_scope
 from ktrdr.backend.problems import CHALLENGE, error_response, problem_response
-from ktrdr.backend.scopes import needed
+from ktrdr.backend.scopes import RouteMatch, matched
 from ktrdr.errors import Forbidden, KtrdrError, NotAuthorised
 from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem
@@ -40,17 +41,26 @@ class Guard:
             return
         headers = Headers(scope=scope)
         raw = bool(_RAW.match(scope["path"]))
-        refusal = (
-            self._foreign(scope, headers)
-            or await self._unauthorised(scope, headers)
-            or (_wrong_type(headers, raw=raw))
-            or (None if raw else _too_large(headers))
-        )
+        found = matched(scope["method"], scope["path"])
+        refusal = self._foreign(scope, headers) or await self._unknown(scope, headers, found)
+        if refusal is None:
+            send = self._recorded(scope, found, send)
+            refusal = (
+                self._unauthorised(scope, found)
+                or _wrong_type(headers, raw=raw)
+                or (None if raw else _too_large(headers))
+            )
         with about_path(scope["path"]):
             if refusal is not None:
                 await refusal(scope, receive, send)
             else:
                 await self._app(scope, receive if raw else bounded(receive, JSON_BODY_CAP), send)
+
+    def _recorded(self, scope: Scope, found: RouteMatch | None, send: Send) -> Send:
+        log = self._doorman.audit
+        if log is None or found is None or found.route not in ACTIONS:
+            return send
+        return recording(log, scope, found.route, found.variables, send)
 
     def _foreign(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if not self._config.loopback_only:
@@ -72,22 +82,13 @@ class Guard:
             )
         return None
 
-    async def _unauthorised(self, scope: Scope, headers: Headers) -> ASGIApp | None:
-        """Find out who asks, and whether the route is theirs. Where there is no route, any credential will do: the
-        router then says that there is none."""
-        path, wanted = scope["path"], needed(scope["method"], scope["path"])
-        if wanted is not None and not wanted:
+    async def _unknown(self, scope: Scope, headers: Headers, found: RouteMatch | None) -> ASGIApp | None:
+        """Find out who asks. Where there is no route, any credential will do: the router says that there is none."""
+        if found is not None and not found.scopes:
             return None
-        shown = headers.get("authorization", "")
+        path, shown = scope["path"], headers.get("authorization", "")
         try:
             principal = await self._doorman.principal(shown)
-            if wanted is not None:
-                check_scope(principal, wanted)
-        except Forbidden as error:
-            assert wanted is not None
-            which = " ".join(sorted(wanted))
-            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{which}"'
-            return error_response(error, path, challenge=challenge)
         except NotAuthorised as error:
             return error_response(
                 error, path, challenge=f'{CHALLENGE}, error="invalid_token"' if shown else CHALLENGE
@@ -95,6 +96,18 @@ class Guard:
         except KtrdrError as error:
             return error_response(error, path)
         scope.setdefault("state", {})["principal"] = principal
+        return None
+
+    def _unauthorised(self, scope: Scope, found: RouteMatch | None) -> ASGIApp | None:
+        """Whether the route is theirs."""
+        if found is None or not found.scopes:
+            return None
+        try:
+            check_scope(scope["state"]["principal"], found.scopes)
+        except Forbidden as error:
+            which = " ".join(sorted(found.scopes))
+            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{which}"'
+            return error_response(error, scope["path"], challenge=challenge)
         return None
 
 

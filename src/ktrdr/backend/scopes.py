@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Route, compile_path
 
 from ktrdr.operations.tokens import Scope
 
-__all__ = ["ROUTES", "listed", "needed", "unlisted"]
+__all__ = ["ROUTES", "RouteMatch", "listed", "matched", "needed", "unlisted"]
 
 _READ, _SUBMIT, _WORKER, _ADMIN = (
     frozenset({Scope.READ}),
@@ -77,6 +78,7 @@ ROUTES: Mapping[str, frozenset[Scope]] = {
     "GET /api/v1/artifacts/{sha256}": _FILES,
     "PUT /api/v1/artifacts/{sha256}": _WORKER,
     "POST /api/v1/artifacts/gc": _ADMIN,
+    "GET /api/v1/audit": _ADMIN,
     "GET /api/v1/tokens": _ADMIN,
     "POST /api/v1/tokens": _ADMIN,
     "DELETE /api/v1/tokens/{name}": _ADMIN,
@@ -84,22 +86,37 @@ ROUTES: Mapping[str, frozenset[Scope]] = {
 """Method and path of each route to the scopes of which one is needed; an empty set needs no credential at all."""
 
 
-def _compiled() -> list[tuple[str, re.Pattern[str], frozenset[Scope]]]:
+class RouteMatch(NamedTuple):
+    """A route of the table that a request is for: its name there, its scopes, and the path's variable parts."""
+
+    route: str
+    scopes: frozenset[Scope]
+    variables: Mapping[str, str]
+
+
+def _compiled() -> list[tuple[str, re.Pattern[str], str]]:
     rows = []
-    for route, scopes in ROUTES.items():
+    for route in ROUTES:
         method, path = route.split(" ")
-        rows.append((method, compile_path(path)[0], scopes))  # the router's own patterns
+        rows.append((method, compile_path(path)[0], route))  # the router's own patterns
     return sorted(rows, key=lambda row: "?P<" in row[1].pattern)  # names without a variable part first
 
 
 _PATTERNS = _compiled()
 
 
+def matched(method: str, path: str) -> RouteMatch | None:
+    """The table's line for a request; None where there is no such route, so that nothing can happen."""
+    for verb, pattern, route in _PATTERNS:
+        if verb == method and (found := pattern.match(path)):
+            return RouteMatch(route, ROUTES[route], found.groupdict())
+    return None
+
+
 def needed(method: str, path: str) -> frozenset[Scope] | None:
-    """Scopes of which the request needs one; None where there is no such route, so that nothing can happen."""
-    return next(
-        (scopes for verb, pattern, scopes in _PATTERNS if verb == method and pattern.match(path)), None
-    )
+    """Scopes of which the request needs one; None where there is no such route."""
+    found = matched(method, path)
+    return None if found is None else found.scopes
 
 
 def listed(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[str]:

@@ -13,6 +13,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from ktrdr.artifacts import FileArtifactStore
+from ktrdr.backend.audit import AuditLog
 from ktrdr.backend.checkpoints import CheckpointFiles
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.data import DataService
@@ -76,6 +77,7 @@ class Backend:
         self.store = parts.store or SqlStore(
             config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures
         )
+        self.audit = AuditLog(config.home / "audit", self.clock)
         self.tokens = TokenBook(self.store.access, self.clock)
         self.logs = JobLogs(
             config.home / "job-logs",
@@ -193,4 +195,5 @@ class Backend:
                 await loop
         await self.fleet.close()
         await self.tokens.close()
+        await self.audit.close()
         await self.store.close()

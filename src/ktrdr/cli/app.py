@@ -39,6 +39,7 @@ _COMMANDS = {
     "status": ("status", "status", "The fleet at a glance: the queue, operations and workers."),
     "workers": ("workers", "workers", "Workers: list, drain, undrain, forget."),
     "tokens": ("tokens", "tokens", "Tokens of the backend: create, list, revoke."),
+    "audit": ("audit", "audit", "Who changed what, when and from where."),
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),
     "backend": ("backend", "backend", "The backend alone: start."),
     "worker": ("worker", "worker", "One worker alone: start."),

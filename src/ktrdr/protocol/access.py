@@ -10,7 +10,7 @@ from pydantic import Field
 from ktrdr.operations.tokens import Scope
 from ktrdr.protocol.messages import Message
 
-__all__ = ["CreateToken", "TokenCreated", "TokenList", "TokenView"]
+__all__ = ["AuditList", "AuditView", "CreateToken", "TokenCreated", "TokenList", "TokenView"]
 
 _TEN_YEARS_S = 10 * 366 * 86_400
 
@@ -44,4 +44,21 @@ class TokenCreated(TokenView):
 class TokenList(Message):
     tokens: list[TokenView]
     total: int
+    next_cursor: str | None = None
+
+
+class AuditView(Message):
+    """One request that changed something, or was refused for want of a scope; ``outcome`` is its HTTP status."""
+
+    at: datetime
+    who: str
+    address: str
+    what: str
+    subject: str
+    outcome: int
+    detail: str = ""
+
+
+class AuditList(Message):
+    entries: list[AuditView]
     next_cursor: str | None = None

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from ktrdr.backend.actions import tell
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.errors import FieldError, InvalidInput
 from ktrdr.market.manifest import DatasetManifest
@@ -74,6 +75,7 @@ async def import_data(
 ) -> Response:
     """Import a file of bars; the request's body is the file. A file with faults is refused whole, with its rows
     named in ``errors``, unless ``policy`` says otherwise."""
+    tell(request.scope, f"{symbol}/{timeframe}", filename)
     name = _file_name(filename)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=services.scratch()) as folder:
         path = Path(folder) / name

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from ktrdr.backend.actions import tell
 from ktrdr.backend.cancellation import cancel_many
 from ktrdr.backend.feeds import Frame, frame_of
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes, known_etags
@@ -197,7 +198,9 @@ async def cancel_operation(operation_id: Id, request: Request, services: Service
 async def cancel_operations(body: CancelOperations, request: Request, services: Services) -> Response:
     """Ask for the end of every operation that fits the filters and was there before the request, a thousand at a time:
     repeat it while the answer says `more`. Answers how many; repeating it is no error."""
-    return json_answer(await cancel_many(services.operations, services.clock, body), request, status=202)
+    answer = await cancel_many(services.operations, services.clock, body)
+    tell(request.scope, body.operation_type or "all", answer.model_dump_json())
+    return json_answer(answer, request, status=202)
 
 
 @router.post("/operations/{operation_id}/retry", response_model=OperationStarted, status_code=202)

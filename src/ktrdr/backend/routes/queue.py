@@ -7,6 +7,7 @@ from collections.abc import Collection
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from ktrdr.backend.actions import tell
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.queueing import QueueChange, QueueView
@@ -26,6 +27,7 @@ async def get_queue(request: Request, services: Services) -> Response:
 async def pause_queue(body: QueueChange, request: Request, services: Services) -> Response:
     """Dispatch nothing more, of one type or of all, until `unpause`; a restart of the backend does not end it. What
     runs goes on, and what is submitted waits. Repeating it changes nothing."""
+    tell(request.scope, body.operation_type or "all")
     await services.operations.pauses.pause(_types(body))
     return json_answer(await services.operations.pauses.view(), request)
 
@@ -33,6 +35,7 @@ async def pause_queue(body: QueueChange, request: Request, services: Services) -
 @router.post("/queue/unpause", response_model=QueueView)
 async def unpause_queue(body: QueueChange, request: Request, services: Services) -> Response:
     """Dispatch again, one type or all. Repeating it changes nothing."""
+    tell(request.scope, body.operation_type or "all")
     await services.operations.pauses.lift(_types(body))
     services.dispatcher.wake()
     return json_answer(await services.operations.pauses.view(), request)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from ktrdr.backend.actions import tell, unremarkable
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.errors import NotFound
 from ktrdr.logs import about
@@ -37,20 +38,33 @@ Key = Annotated[
 
 
 @router.post("/workers/register")
-async def register_worker(body: RegisterRequest, services: Services, key: Key = None) -> RegisterResponse:
+async def register_worker(
+    body: RegisterRequest, request: Request, services: Services, key: Key = None
+) -> RegisterResponse:
     """A worker makes itself known. The backend first asks the endpoint for its health, and refuses it if it cannot
     reach it. Idempotent; ``outbox`` delivers results that were finished while the backend was away."""
+    known = services.registry.find(body.worker_id)
+    same = known is not None and known.record.instance_id == body.instance_id
     with about(worker_id=body.worker_id):
-        return await services.enrolment.register(body, key)
+        tell(request.scope, body.worker_id, body.instance_id)
+        answer = await services.enrolment.register(body, key)
+        if same and not body.outbox:
+            unremarkable(request.scope)
+        return answer
 
 
 @router.post("/workers/{worker_id}/report")
 async def report_worker(
-    worker_id: str, body: ReportRequest, services: Services, key: Key = None
+    worker_id: str, body: ReportRequest, request: Request, services: Services, key: Key = None
 ) -> ReportResponse:
     """A worker pushes a change of its state. With ``delivery`` the end of an attempt is durable when this answers,
     and the worker's slot is free."""
-    return await services.enrolment.report(worker_id, body, key)
+    if (end := body.delivery) is not None:
+        tell(request.scope, worker_id, f"{end.operation_id} attempt {end.attempt} {end.status}")
+    answer = await services.enrolment.report(worker_id, body, key)
+    if end is None:
+        unremarkable(request.scope)
+    return answer
 
 
 @router.get("/workers", response_model=WorkerList)

@@ -11,7 +11,7 @@ from ktrdr.cli.client import Api
 from ktrdr.cli.options import a_name, api_command
 from ktrdr.cli.output import Output, day_and_time
 
-__all__ = ["tokens"]
+__all__ = ["a_duration", "tokens"]
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _SCOPES = ("read", "submit", "worker", "admin")
