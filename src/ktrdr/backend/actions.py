@@ -21,6 +21,7 @@ ACTIONS: Mapping[str, str] = {
     "DELETE /api/v1/operations/{operation_id}/cancel": "operation.cancel",
     "POST /api/v1/operations/cancel": "operations.cancel",
     "POST /api/v1/operations/{operation_id}/retry": "operation.retry",
+    "POST /api/v1/operations/{operation_id}/resume": "operation.resume",
     "DELETE /api/v1/operations/{operation_id}": "operation.delete",
     "POST /api/v1/queue/pause": "queue.pause",
     "POST /api/v1/queue/unpause": "queue.unpause",

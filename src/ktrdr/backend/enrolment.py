@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from urllib.parse import urlsplit
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.endpoints import check_endpoint, wrong_endpoint
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import Conflict, FieldError, Forbidden, InvalidInput, KtrdrError, Unavailable
+from ktrdr.errors import Conflict, Forbidden, KtrdrError, Unavailable
 from ktrdr.operations.model import WorkerRecord, WorkerType
 from ktrdr.protocol.messages import (
     DeliverRequest,
@@ -25,17 +24,12 @@ from ktrdr.protocol.messages import (
     ReportResponse,
     WorkerView,
 )
-from ktrdr.protocol.transports import Network, address_allowed
 from ktrdr.protocol.worker_key import proves
 
-__all__ = ["Enrolment", "check_endpoint"]
+__all__ = ["Enrolment"]
 
 _log = logging.getLogger("ktrdr.backend")
 _ALIASES = {"gpu_host": WorkerType.TRAINING, "cpu_training": WorkerType.TRAINING}
-
-
-def _wrong_endpoint(message: str) -> InvalidInput:
-    return InvalidInput(message, [FieldError("/endpoint_url", message)])
 
 
 def _check_key(key: str | None, worker_id: str, instance_id: str) -> None:
@@ -44,42 +38,6 @@ def _check_key(key: str | None, worker_id: str, instance_id: str) -> None:
             f"This is not worker '{worker_id}': the key that it shows is not that worker's. A worker keeps its key in "
             "its KTRDR_HOME; one that lost it, or another one, needs its own WORKER_ID."
         )
-
-
-async def check_endpoint(url: str, networks: tuple[Network, ...]) -> str:
-    """The endpoint as ``scheme://host[:port]`` if the backend may talk to it.
-
-    Raises
-    ------
-    InvalidInput
-        If it is not http(s), carries a user, path or query, or resolves outside ``networks``.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        raise _wrong_endpoint(f"'{url}' is not a URL.") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _wrong_endpoint(f"'{url}' is not an http(s) URL such as http://192.168.1.20:5003.")
-    if parts.username is not None or parts.password is not None:
-        raise _wrong_endpoint("An endpoint URL must not contain a user name or password.")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise _wrong_endpoint(f"'{url}' must end after host and port.")
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            parts.hostname, port or 0, type=socket.SOCK_STREAM
-        )
-    except (OSError, UnicodeError) as error:
-        raise _wrong_endpoint(f"The host of '{url}' has no address here: {error}.") from None
-    outside = [str(a[4][0]) for a in found if not address_allowed(str(a[4][0]), networks)]
-    if outside:
-        allowed = ", ".join(str(network) for network in networks)
-        raise _wrong_endpoint(
-            f"'{url}' leads to {outside[0]}, outside the networks where workers may be ({allowed}). "
-            "Set KTRDR_ALLOWED_WORKER_NETWORKS at the backend to allow it."
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
 class Enrolment:
@@ -150,12 +108,12 @@ class Enrolment:
         try:
             view = await self._fleet.probe(endpoint).health()
         except KtrdrError as error:
-            raise _wrong_endpoint(
+            raise wrong_endpoint(
                 f"The backend cannot reach the worker at {endpoint}: {error} "
                 "Set WORKER_ENDPOINT_URL to an address that is reachable from the backend."
             ) from None
         if (view.worker_id, view.instance_id) != (request.worker_id, request.instance_id):
-            raise _wrong_endpoint(
+            raise wrong_endpoint(
                 f"At {endpoint} answers worker '{view.worker_id}' ({view.instance_id}), "
                 f"not '{request.worker_id}' ({request.instance_id})."
             )

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from ktrdr.backend.config import LOOPBACK
-from ktrdr.backend.enrolment import check_endpoint
+from ktrdr.backend.endpoints import check_endpoint
 from ktrdr.errors import InvalidInput, Unavailable
 from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.model import NewOperation, Operation, OperationType, WorkerRecord
@@ -387,7 +387,7 @@ async def test_deleted_operations_are_forgotten_by_their_workers_too(plane: Cont
         ("http://10.0.0.1:5003", "KTRDR_ALLOWED_WORKER_NETWORKS"),
         ("http://no-such-host.invalid:5003", "has no address"),
         ("http://[::ffff:10.0.0.1]:5003", "outside the networks"),
-        ("http://2130706433.evil..:1", "has no address"),
+        ("http://2130706433.evil..:1", "neither a name nor an IP address"),
     ],
 )
 async def test_endpoints_that_are_refused(url: str, words: str) -> None:
