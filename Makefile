@@ -13,9 +13,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COVERAGE_MINIMUM := 90
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+SOAK_MINUTES ?= 3
 SEEDS ?= 1,2,6
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-api sim coverage-report bench quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-api sim coverage-report bench bench-control quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,6 +65,9 @@ sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS
 
 bench: $(VENV)/.ready-dev ## measure; prints one table with CPU seconds
 	@$(BIN)/python benchmarks/run.py
+
+bench-control: $(VENV)/.ready-dev ## the control plane under load: submissions, 10,000 workers, watchers, a queue, a soak; SOAK_MINUTES=3
+	@SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python benchmarks/run.py --control --limit-s $$((900 + 60 * $(SOAK_MINUTES)))
 
 quality: $(VENV)/.ready-dev ## format, lint, types, floors, documents
 	@$(BIN)/ruff format --check src tests benchmarks tools

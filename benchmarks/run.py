@@ -36,6 +36,13 @@ MODULES = (
     "bench_control",
     "bench_cli",
 )
+CONTROL = (  # `make bench-control`: the control plane under load, a quarter of an hour and more
+    "control.submit",
+    "control.probes",
+    "control.watchers",
+    "control.queue",
+    "control.soak",
+)
 LIMIT_S = 300.0  # a machine that is busy beyond use; none takes a minute on an idle one
 _ONE_THREAD = (
     "OMP_NUM_THREADS",
@@ -57,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.answer is not None:
         return _answer(options.modules[0], options.answer, tiny=options.tiny)
     outcomes: list[Row | Failure] = []
-    for module in options.modules or MODULES:
+    for module in options.modules or (CONTROL if options.control else MODULES):
         print(f"{module} ...", file=sys.stderr, flush=True)
-        outcomes += measure(module, tiny=options.tiny)
+        outcomes += measure(module, tiny=options.tiny, limit_s=options.limit_s)
     baseline = {} if options.tiny else read_baseline(BASELINE)
     print(render(outcomes, baseline))
     print("Tiny sizes: these figures say nothing." if options.tiny else verdict(outcomes))
@@ -81,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(MODULES)}; default: all")
+    parser.add_argument("--control", action="store_true", help=f"instead of all: {', '.join(CONTROL)}")
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="for each module; then it is ended")
     parser.add_argument("--record", action="store_true", help="write these figures to baseline.json")
     parser.add_argument("--tiny", action="store_true", help="at tiny sizes: only to see that all of it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")

@@ -8,8 +8,8 @@ from typing import Literal
 
 __all__ = ["Failure", "Row", "render"]
 
-_HEADER = ("what", "target", "measured", "met?", "CPU s", "vs baseline", "notes")
-_RIGHT = {1, 2, 4, 5}
+_HEADER = ("what", "target", "measured", "met?", "CPU s", "wall s", "vs baseline", "notes")
+_RIGHT = {1, 2, 4, 5, 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Row:
 
     ``key`` names it in ``baseline.json`` and stays when the words change. ``cpu_s``: CPU seconds (user and system) of
     one repetition, of every process that took part unless ``note`` says otherwise; None where the figure is a share.
+    ``wall_s``: how long was measured, where waiting is part of it.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Row:
     better: Literal["lower", "higher"] = "lower"
     strict: bool = False
     cpu_s: float | None = None
+    wall_s: float | None = None
     note: str = ""
 
     @property
@@ -66,7 +68,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(outcome: Row | Failure, baseline: Mapping[str, float]) -> tuple[str, ...]:
     if isinstance(outcome, Failure):
-        return (outcome.module, "-", "ERROR", "no", "-", "-", _plain(outcome.reason)[:160])
+        return (outcome.module, "-", "ERROR", "no", "-", "-", "-", _plain(outcome.reason)[:160])
     before = baseline.get(outcome.key)
     return (
         outcome.what,
@@ -74,6 +76,7 @@ def _cells(outcome: Row | Failure, baseline: Mapping[str, float]) -> tuple[str, 
         f"{_figure(outcome.measured)} {outcome.unit}",
         {None: "-", True: "yes", False: "NO"}[outcome.met],
         "-" if outcome.cpu_s is None else f"{outcome.cpu_s:.3g}",
+        "-" if outcome.wall_s is None else f"{outcome.wall_s:.3g}",
         f"{outcome.measured / before:.2f}" if before else "-",
         _plain(outcome.note),
     )

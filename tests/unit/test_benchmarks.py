@@ -105,16 +105,16 @@ def cells(line: str) -> list[str]:
 
 def test_the_table() -> None:
     rows: Sequence[Row | Failure] = [
-        row(target=0.5, strict=True, cpu_s=0.25, note="a | b"),
+        row(target=0.5, strict=True, cpu_s=0.25, wall_s=7.0, note="a | b"),
         row(key="fast", measured=123_456_789.0, unit="bars/s", target=1e8, better="higher"),
         Failure("bench_x", "a | b\nc"),
     ]
     header, rule, first, second, third = render(rows, {"fast": 100_000_000.0}).splitlines()
-    assert cells(header) == ["what", "target", "measured", "met?", "CPU s", "vs baseline", "notes"]
+    assert cells(header) == ["what", "target", "measured", "met?", "CPU s", "wall s", "vs baseline", "notes"]
     assert set(rule) <= set("|-: ")
-    assert cells(first) == ["something", "< 0.5 ms", "1 ms", "NO", "0.25", "-", "a / b"]
-    assert cells(second)[1:6] == [">= 100,000,000 bars/s", "123,456,789 bars/s", "yes", "-", "1.23"]
-    assert cells(third) == ["bench_x", "-", "ERROR", "no", "-", "-", "a / b c"]
+    assert cells(first) == ["something", "< 0.5 ms", "1 ms", "NO", "0.25", "7", "-", "a / b"]
+    assert cells(second)[1:7] == [">= 100,000,000 bars/s", "123,456,789 bars/s", "yes", "-", "-", "1.23"]
+    assert cells(third) == ["bench_x", "-", "ERROR", "no", "-", "-", "-", "a / b c"]
     assert len({len(line) for line in (header, rule, first, second, third)}) == 1
 
 
