@@ -1,4 +1,4 @@
-"""Market data as the backend serves it. Every method that touches files does so on a thread."""
+"""Market data as the backend serves it. Every coroutine that touches files does so on a thread."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ class DataService:
         async with self._importing:
             return await asyncio.to_thread(work)
 
-    async def count(
+    def count(
         self, manifest: DatasetManifest, timeframe: Timeframe, start: str | None, end: str | None
     ) -> tuple[int, int]:
-        """Bars of ``timeframe`` before ``start``, and from there to ``end`` (a date includes its whole day)."""
-        time_T = await asyncio.to_thread(self._time, manifest, timeframe)
+        """Bars of ``timeframe`` before ``start``, and from there to ``end`` (a date includes its whole day); blocks."""
+        time_T = self._time(manifest, timeframe)
         first = 0 if start is None else int(np.searchsorted(time_T, parse_time(start)))
         last = len(time_T)
         if end is not None:

@@ -224,28 +224,30 @@ class ServiceOrchestrator(ABC, Generic[R]):
             return None
         return await asyncio.to_thread(self._use.library.text, name), f"{name}.yaml"
 
-    async def _datasets(self, symbol: str, timeframes: tuple[Timeframe, ...]) -> list[DatasetRef]:
-        return [
-            DatasetRef(
-                symbol=symbol,
-                timeframe=timeframe.value,
-                manifest=(await self._use.data.resolve(symbol, timeframe)).artifact,
-            )
-            for timeframe in timeframes
-        ]
+    def _survey(
+        self,
+        plan: FeaturePlan,
+        symbol: str,
+        timeframes: tuple[Timeframe, ...],
+        start: str | None,
+        end: str | None,
+        fewest: int,
+        purpose: str,
+    ) -> list[DatasetRef]:
+        """The datasets that serve the timeframes; blocks, so it is called on a thread.
 
-    async def _check_length(
-        self, plan: FeaturePlan, symbol: str, start: str | None, end: str | None, fewest: int, purpose: str
-    ) -> None:
-        """Refuse ranges that end before they start, or without enough bars for the warm-up of every timeframe and
-        ``fewest`` rows of the base."""
+        Ranges are refused that end before they start, or without enough bars for the warm-up of every timeframe and
+        ``fewest`` rows of the base.
+        """
         if start is not None and end is not None and parse_time(start) > parse_time(end):
             raise InvalidInput(
                 f"The range ends before it starts: start_date {start} is after end_date {end}. Exchange them."
             )
+        needed = dict.fromkeys((*timeframes, *plan.timeframes))
+        found = {timeframe: self._use.data.market.resolve(symbol, timeframe) for timeframe in needed}
         for timeframe in plan.timeframes:
-            manifest = await self._use.data.resolve(symbol, timeframe)
-            before, inside = await self._use.data.count(manifest, timeframe, start, end)
+            manifest = found[timeframe]
+            before, inside = self._use.data.count(manifest, timeframe, start, end)
             warmup = plan.warmup(timeframe)
             rows = fewest if timeframe == plan.base_timeframe else 1
             usable = min(inside, before + inside - warmup)
@@ -257,6 +259,10 @@ class ServiceOrchestrator(ABC, Generic[R]):
                 f"{warmup} to warm up and {purpose} at least {rows} more. Stored are {manifest.start:%Y-%m-%d} to "
                 f"{manifest.end:%Y-%m-%d}: widen the range or import more data."
             )
+        return [
+            DatasetRef(symbol=symbol, timeframe=timeframe.value, manifest=found[timeframe].artifact)
+            for timeframe in timeframes
+        ]
 
 
 def _require_unsuccessful(operation: Operation, what: str) -> None:

@@ -36,8 +36,10 @@ class TrainingService(ServiceOrchestrator[StartTraining]):
                 "The request names no strategy: give strategy_name, strategy (YAML text) or strategy_config_path.",
                 [FieldError("/strategy_name", "missing")],
             )
-        strategy = await asyncio.to_thread(
-            overridden,
+        return await asyncio.to_thread(self._work, request, document)
+
+    def _work(self, request: StartTraining, document: tuple[str, str]) -> Work:
+        strategy = overridden(
             *document,
             symbols=None if request.symbols is None else tuple(request.symbols),
             timeframes=None if request.timeframes is None else tuple(request.timeframes),
@@ -45,13 +47,14 @@ class TrainingService(ServiceOrchestrator[StartTraining]):
             end_date=request.end_date,
             seed=request.seed,
         )
-        plan = await asyncio.to_thread(plan_of, strategy.text)
+        plan = plan_of(strategy.text)
         start, end = strategy.training_data.start_date, strategy.training_data.end_date
         first, last = (None if day is None else day.isoformat() for day in (start, end))
         datasets: list[DatasetRef] = []
         for symbol in strategy.symbols:
-            datasets += await self._datasets(symbol, strategy.timeframes)
-            await self._check_length(plan, symbol, first, last, _FEWEST_TO_TRAIN, "training needs")
+            datasets += self._survey(
+                plan, symbol, strategy.timeframes, first, last, _FEWEST_TO_TRAIN, "training needs"
+            )
         spec = TrainingSpec(
             strategy_name=strategy.name,
             strategy=strategy.text,
@@ -73,18 +76,31 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
 
     async def resolve(self, request: StartBacktest) -> Work:
         model = await self._named_model(request)
-        document = await self._document(request) or await self._document_of(model)
-        timeframes = None if request.timeframe is None else (request.timeframe,)
-        strategy = await asyncio.to_thread(overridden, *document, timeframes=timeframes)
+        document = await self._document(request)
         if model is None:
-            model = await self._newest_model(strategy)
-        plan = await asyncio.to_thread(plan_of, strategy.text)
-        bundle = await self._bundle(model)
+            if document is None:
+                raise InvalidInput(
+                    "The request names neither a strategy nor a model: give strategy_name, strategy or model_id.",
+                    [FieldError("/strategy_name", "missing")],
+                )
+            model = await self._newest_model(await asyncio.to_thread(_strategy_of, request, document))
+        return await asyncio.to_thread(self._work, request, model, document)
+
+    def _work(self, request: StartBacktest, model: ModelRecord, document: tuple[str, str] | None) -> Work:
+        """Without a document: the one that the model was trained with."""
+        bundle = _manifest(self._use.artifacts, model.bundle_digest)
+        strategy = _strategy_of(request, document or (bundle.strategy, model.model_id))
+        plan = plan_of(strategy.text)
         _check_fit(model, bundle, strategy, plan)
         symbol = request.symbol or strategy.symbols[0]
-        datasets = await self._datasets(symbol, strategy.timeframes)
-        await self._check_length(
-            plan, symbol, request.start_date, request.end_date, _FEWEST_TO_TEST, "the backtest needs"
+        datasets = self._survey(
+            plan,
+            symbol,
+            strategy.timeframes,
+            request.start_date,
+            request.end_date,
+            _FEWEST_TO_TEST,
+            "the backtest needs",
         )
         spec = BacktestSpec(
             strategy_name=strategy.name,
@@ -112,15 +128,6 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
             return None
         return await find_model(self._use.store, name)
 
-    async def _document_of(self, model: ModelRecord | None) -> tuple[str, str]:
-        """The document that the model was trained with."""
-        if model is None:
-            raise InvalidInput(
-                "The request names neither a strategy nor a model: give strategy_name, strategy or model_id.",
-                [FieldError("/strategy_name", "missing")],
-            )
-        return (await self._bundle(model)).strategy, model.model_id
-
     async def _newest_model(self, strategy: Strategy) -> ModelRecord:
         wanted = {timeframe.value for timeframe in strategy.timeframes}
         models = await self._use.store.models(strategy.name)
@@ -132,8 +139,9 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
             hint += f" --timeframe {strategy.base_timeframe.value} (those there are for {', '.join(models[0].timeframes)})"
         raise NotFound("model of strategy", strategy.name, hint=hint)
 
-    async def _bundle(self, model: ModelRecord) -> BundleManifest:
-        return await asyncio.to_thread(_manifest, self._use.artifacts, model.bundle_digest)
+
+def _strategy_of(request: StartBacktest, document: tuple[str, str]) -> Strategy:
+    return overridden(*document, timeframes=None if request.timeframe is None else (request.timeframe,))
 
 
 @lru_cache(_REMEMBERED)
