@@ -23,6 +23,7 @@ from ktrdr.protocol.transports import Answer, AsgiTransport
 from ktrdr.settings import ControlSettings
 from ktrdr.testing.clock import FakeClock
 from ktrdr.testing.fake_worker import FakeWorker
+from ktrdr.tracing import Traces
 
 BACKEND = "http://127.0.0.1:8000"
 STILL = ControlSettings(health_interval_s=3600.0)  # one round of probes at the start, further ones by hand
@@ -55,11 +56,18 @@ class ControlPlane:
         self.transport = AsgiTransport(self.apps)
         self.backend: Backend
         self.count = 0
+        self.traces: Traces | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[ControlPlane]:
         """The backend, started; leaving is a stop of the backend alone, so that it can be started again."""
-        parts = Parts(store=self.store, transport=self.transport, clock=self.clock, random=Random(self.count))
+        parts = Parts(
+            store=self.store,
+            transport=self.transport,
+            clock=self.clock,
+            random=Random(self.count),
+            traces=self.traces,
+        )
         self.backend = Backend(self.config, parts)
         app = create_app(self.config, backend=self.backend)
         self.apps[BACKEND] = app

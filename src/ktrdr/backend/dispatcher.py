@@ -296,6 +296,7 @@ class Dispatcher:
             lease_s=self._control.lease_s,
             spec=spec,
             checkpoints=list(operation.checkpoints) or None,
+            traceparent=self._operations.traceparent(operation_id, assignment.attempt),
         )
         pause_s = 0.1
         while (worker := self._registry.find(assignment.worker_id)) is not None:

@@ -90,6 +90,7 @@ class OperationsService:
         self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
+        self.traceparent: Callable[[str, int], str | None] = lambda *_: None
         self.on_end: Callable[[str], object] = lambda _: None
         self.checkpoint_files: CheckpointFiles | None = None
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePath
 from random import Random
 from typing import Any, ClassVar, Generic, TypeVar
@@ -70,6 +71,7 @@ class Resources:
     artifacts: FileArtifactStore
     clock: Clock
     random: Random
+    submitted: Callable[[Operation, datetime], None] = lambda *_: None  # and when its request came
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,17 @@ class ServiceOrchestrator(ABC, Generic[R]):
         Unavailable
             If all are busy and the request does not want to wait.
         """
+        began = self._use.clock.now()
         work = await self.resolve(request)
         self._refuse_without_workers(work, reject=request.when_busy == "reject")
-        return await self.record(
+        operation = await self.record(
             canonical_json(work.spec),
             requirements=work.requirements,
             priority=request.priority,
             idempotency_key=idempotency_key,
         )
+        self._use.submitted(operation, began)
+        return operation
 
     async def retry(self, earlier: Operation, idempotency_key: str | None = None) -> Operation:
         """The same work again, as a new operation that names the earlier one; once per key.

@@ -19,6 +19,7 @@ from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings, configure
 from ktrdr.protocol.serving import PatientProtocol, serve_tls
 from ktrdr.protocol.tls import TlsSettings
+from ktrdr.tracing import traces_from_environment
 
 __all__ = ["listen", "run_backend"]
 
@@ -132,7 +133,8 @@ def run_backend(
     owned = sock or listen(host, port)
     configure(_log_settings(config, log_level), libraries="WARNING")
     raise_descriptor_limit()  # a connection is kept to every worker
-    backend = Backend(config, parts)
+    traces = traces_from_environment("ktrdr-backend", config.version)
+    backend = Backend(config, replace(parts or Parts(), traces=traces) if traces.enabled else parts)
     settings = uvicorn.Config(
         create_app(config, backend=backend),
         http=PatientProtocol,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -33,12 +34,15 @@ from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.backend.results import ResultsService
 from ktrdr.backend.services import BacktestingService, TrainingService
 from ktrdr.backend.tokens import TokenBook
+from ktrdr.backend.tracing import OperationTraces
 from ktrdr.clock import Clock, SystemClock
+from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.transports import AiohttpTransport, Transport
 from ktrdr.strategies import StrategyLibrary, example_root
+from ktrdr.tracing import Traces
 
 __all__ = ["Backend", "Parts"]
 
@@ -53,6 +57,7 @@ class Parts:
     transport: Transport | None = None
     clock: Clock | None = None
     random: Random | None = None
+    traces: Traces | None = None
 
 
 class Backend:
@@ -93,7 +98,10 @@ class Backend:
         self.operations.checkpoint_files = CheckpointFiles(self.store, self.artifacts)
         self.feeds = Feeds(self.operations, self.hub, self.fleet, config.control.progress_ttl_s)
         self.metrics = BackendMetrics(config.version)
-        self.operations.observe = self.metrics.observe
+        self.traces = parts.traces or Traces()
+        spans = OperationTraces(self.traces, self.clock)
+        self.operations.observe = _both(self.metrics.observe, spans.observe)
+        self.operations.traceparent = spans.traceparent
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)
         self.housekeeping = Housekeeping(
             self.operations, self.clock, timedelta(days=config.control.retention_days)
@@ -131,6 +139,7 @@ class Backend:
             artifacts=self.artifacts,
             clock=self.clock,
             random=self.random,
+            submitted=spans.submitted,
         )
         self.backtesting = BacktestingService(resources)
         self.training = TrainingService(resources)
@@ -196,4 +205,15 @@ class Backend:
         await self.fleet.close()
         await self.tokens.close()
         await self.audit.close()
+        await asyncio.to_thread(self.traces.close)
         await self.store.close()
+
+
+def _both(
+    one: Callable[[Transition], None], other: Callable[[Transition], None]
+) -> Callable[[Transition], None]:
+    def observe(transition: Transition) -> None:
+        one(transition)
+        other(transition)
+
+    return observe

@@ -219,6 +219,9 @@ class StartJob(Message):
     checkpoints: list[Digest] | None = Field(
         default=None, max_length=8, description="where to go on, the best first; unusable ones are skipped"
     )
+    traceparent: str | None = Field(
+        default=None, max_length=64, description="of the trace to which the run belongs, as W3C writes it"
+    )
 
 
 class StartAccepted(Message):

@@ -8,6 +8,7 @@ import logging
 import sys
 from abc import ABC
 from collections.abc import Coroutine
+from datetime import datetime
 from random import Random, SystemRandom
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,7 @@ from ktrdr.protocol.messages import (
     StartJob,
 )
 from ktrdr.protocol.transports import AiohttpTransport, Transport
+from ktrdr.tracing import Place, Span, Traces
 from ktrdr.workers.backend_link import BackendLink, Uploader
 from ktrdr.workers.cache import trim_cache
 from ktrdr.workers.capabilities import detect_capabilities
@@ -75,6 +77,8 @@ class WorkerAPIBase(ABC):
         Ways to the backend other than HTTP, for simulations.
     port
         The port that is really bound, where the caller knows it; else it is found out.
+    traces
+        Where spans of what is done for the backend go.
 
     Raises
     ------
@@ -100,6 +104,7 @@ class WorkerAPIBase(ABC):
         clock: Clock | None = None,
         random: Random | None = None,
         port: int | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
@@ -107,6 +112,7 @@ class WorkerAPIBase(ABC):
         self._detect = capabilities is None
         self._random = random or SystemRandom()
         self._port = port
+        self._traces = traces or Traces()
         self._identity = claim_identity(settings.home, self.worker_type, settings.worker_id)
         self.worker_id, self.instance_id = self._identity.worker_id, new_instance_id(self._identity.key)
         self.started_at = self.clock.monotonic()
@@ -213,6 +219,7 @@ class WorkerAPIBase(ABC):
             self._launcher.close()
             self._launcher = None
         await self._link.close()
+        await asyncio.to_thread(self._traces.close)
         self._identity.release()
 
     async def release(self) -> None:
@@ -297,7 +304,7 @@ class WorkerAPIBase(ABC):
         current = self.slot.current
         if current is not None and current.run is run and run not in self._work:
             with about(operation_id=operation_id, worker_id=self.worker_id):
-                self._work[run] = self._spawn(self._see_through(current))
+                self._work[run] = self._spawn(self._see_through(current, Place.of(job.traceparent)))
         return run
 
     def _stop_outdated(self, operation_id: str) -> None:
@@ -306,23 +313,49 @@ class WorkerAPIBase(ABC):
         if current is not None and current.run.operation_id == operation_id:
             current.run.stop("cancelled", self.settings.control.cancel_grace_s)
 
-    async def _see_through(self, entry: Entry) -> None:
+    async def _see_through(self, entry: Entry, trace: Place | None) -> None:
         run = entry.run
         posting = self._spawn(self._post.follow(run)) if run.fenced else None
         try:
             ending = await asyncio.shield(run.ended)
-            self.slot.leave(run, ending, self.clock.now())
+            ended_at = self.clock.now()
+            self._trace(trace, run, "job", run.started_at, ending)
+            self.slot.leave(run, ending, ended_at)
             _log.info("Operation %s (attempt %d): %s", run.operation_id, run.attempt, ending.status)
             if run.fenced:
                 entry.delivery = "sending"
                 if posting is not None:
                     await asyncio.wait([posting], timeout=_LAST_NEWS_S)
                 self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
+                self._trace(trace, run, "deliver", ended_at, ending)
             await asyncio.to_thread(self._trim)
         finally:
             if posting is not None:
                 posting.cancel()
             self._work.pop(run, None)
+
+    def _trace(
+        self, trace: Place | None, run: Run, name: str, start: datetime, ending: DeliverRequest
+    ) -> None:
+        """Record what took until now, below the attempt's span, where the backend told of one."""
+        if trace is None or not self._traces.enabled:
+            return
+        told: dict[str, str | int] = {
+            "operation_id": run.operation_id,
+            "attempt": run.attempt,
+            "worker_id": self.worker_id,
+            "status": ending.status,
+        }
+        span = Span(
+            name=name,
+            place=trace.child(name),
+            parent=trace,
+            start=start,
+            end=self.clock.now(),
+            attributes=told,
+            error=ending.error if name == "job" else None,
+        )
+        self._traces.record(span)
 
     def _trim(self) -> None:
         gone = trim_cache(self._cache, self.settings.cache_gb * 1e9, self._courier.awaited_files())

@@ -20,6 +20,7 @@ from ktrdr.logs import about, configure
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
 from ktrdr.protocol.serving import PatientProtocol, serve_tls
+from ktrdr.tracing import traces_from_environment
 from ktrdr.workers.backtest_worker import BacktestWorker
 from ktrdr.workers.base import WorkerAPIBase
 from ktrdr.workers.capabilities import detect_capabilities
@@ -73,7 +74,8 @@ def run_worker(
     address = bind_host(settings)
     with bind_socket(address, default_port(settings, cls, capabilities)) as listener:
         bound = int(listener.getsockname()[1])
-        worker = cls(settings, capabilities=capabilities, job=job, port=bound)
+        traces = traces_from_environment("ktrdr-worker", capabilities.version)
+        worker = cls(settings, capabilities=capabilities, job=job, port=bound, traces=traces)
         url = f"{settings.tls.scheme}://{format_host(address)}:{bound}"
         with about(worker_id=worker.worker_id):  # all that this process logs from here on
             _log.info(
