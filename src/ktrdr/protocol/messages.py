@@ -80,8 +80,8 @@ class Message(BaseModel):
 class ProblemItem(Message):
     """One fault in a request."""
 
-    pointer: str
-    message: str
+    pointer: Text
+    message: Text
     line: int | None = None
     column: int | None = None
 
@@ -93,8 +93,8 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    detail: str
-    instance: str | None = None
+    detail: Text
+    instance: Text | None = None
     errors: list[ProblemItem] = []
 
 

@@ -50,6 +50,7 @@ Scalar = str | int | float | bool | None
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_HALF = re.compile("[\ud800-\udfff]")
 _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -164,6 +165,9 @@ def read_yaml(text: str, faults: Faults) -> Node:
             builder.feed(event)
     except YAMLError as error:
         raise _not_yaml(error) from None
+    except OverflowError:  # what the reader does with \UFFFFFFFF
+        fault = FieldError("", "an escape such as \\UFFFFFFFF names a character that does not exist")
+        raise InvalidStrategy("The document is not YAML", [fault]) from None
     if builder.root is None:
         raise InvalidStrategy("The document is empty. Start from: ktrdr strategies new NAME")
     return builder.root
@@ -221,6 +225,8 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent) -> None:
         line, column = _place(event)
+        if _HALF.search(event.value):
+            raise _refused(event, "half a character (a lone surrogate, \\uD800 to \\uDFFF)")
         if self._waits_for_key():
             self._take_key(str(event.value), line, column)
             return

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from ktrdr import errors
 from ktrdr.backend import problems
-from ktrdr.errors import FieldError, InvalidStrategy, KtrdrError, NotAuthorised, Unavailable
+from ktrdr.errors import FieldError, InvalidInput, InvalidStrategy, KtrdrError, NotAuthorised, Unavailable
 from ktrdr.protocol.transports import AsgiTransport
 from support.control_plane import ControlPlane
 
@@ -172,3 +172,10 @@ async def test_a_disk_that_takes_nothing_is_no_bug(error: OSError, status: int, 
     answer = await AsgiTransport({"http://a": app}).request("GET", "http://a/fail")
     assert (answer.status, words in answer.json()["detail"]) == (status, True)
     assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def test_half_characters_in_an_error_do_not_make_it_unsendable() -> None:
+    error = InvalidInput("got '\ud800'", [FieldError("/a\udfff", "is '\ud800'")])
+    answer = problems.error_response(error, "/x/\udcff")
+    assert answer.status_code == 422
+    assert b"got '?'" in answer.body
