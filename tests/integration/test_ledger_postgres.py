@@ -235,6 +235,26 @@ async def test_a_change_waits_for_a_row_that_another_program_holds(
     assert (await store.get("op_a")).priority == 7
 
 
+async def test_a_change_that_the_server_refuses_harms_none_that_came_with_it(
+    postgres: Postgres, database: str, store: SqlStore
+) -> None:
+    refusing = """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.operation_id = 'op_1' THEN RAISE 'planted'; END IF; RETURN NEW; END $$;
+        CREATE TRIGGER refusing BEFORE INSERT ON operations FOR EACH ROW EXECUTE FUNCTION refuse()"""
+    postgres.execute(database, refusing)
+    for _ in range(2):  # the session is as good as before
+        names = [f"op_{n}" for n in range(4)]
+        outcomes = await asyncio.gather(
+            *(store.submit(a_submission(name, idempotency_key=name), T0) for name in names),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, KtrdrError) for outcome in outcomes] == [False, True, False, False]
+        assert "planted" in str(outcomes[1])
+        assert sum((await store.counts()).values()) == 3
+        assert (await store.page(OperationQuery())).total == 3
+
+
 async def test_a_claim_passes_over_a_row_that_another_program_holds(
     postgres: Postgres, database: str, store: SqlStore
 ) -> None:

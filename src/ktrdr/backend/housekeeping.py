@@ -14,7 +14,7 @@ from ktrdr.errors import Unavailable
 __all__ = ["Housekeeping"]
 
 _log = logging.getLogger("ktrdr.backend")
-_STEP = 200  # operations of one transaction: some ten milliseconds of the ledger's writer
+_STEP = 100  # operations of one transaction: some ten milliseconds of the ledger's writer
 _BREATH_S = 0.2  # between two of them; what is submitted or finished meanwhile goes first
 _FIRST_S, _EVERY_S = 600.0, 3_600.0
 _JUMP = timedelta(minutes=10)

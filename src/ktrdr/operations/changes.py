@@ -19,6 +19,7 @@ from ktrdr.operations.machine import Transition, new_operation, step
 from ktrdr.operations.model import ModelRecord, NewOperation, Operation, OperationStatus
 from ktrdr.operations.queries import in_status
 from ktrdr.operations.refusals import id_taken, same_submission
+from ktrdr.operations.roundtrips import unanswered
 from ktrdr.operations.rows import operation_from_row, row_of_model, row_of_operation
 from ktrdr.operations.store import Claim, absent
 from ktrdr.operations.tables import models, operations, specs
@@ -89,7 +90,8 @@ class Unit:
                 outcomes.append((self._make(change), None))
             except Exception as error:  # refused in memory: nothing of this piece was noted down
                 outcomes.append((None, error))
-        self._write()
+        with unanswered(self._connection):
+            self._write()
         return outcomes
 
     # --- reading ------------------------------------------------------------------------------------------------

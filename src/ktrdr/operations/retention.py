@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, delete, exists, select, update
 
 from ktrdr.operations.jsontext import dump
-from ktrdr.operations.rows import operation_from_row
+from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.operations.story import compacted
 from ktrdr.operations.tables import operations, specs
 from ktrdr.operations.tally import Tally
@@ -40,18 +40,25 @@ def compact(connection: Connection, before_us: int, limit: int) -> int:
 
 def expire(connection: Connection, before_us: int, limit: int) -> Sequence[str]:
     """Delete at most ``limit`` operations that ended before, and specifications that nobody else needs; their ids."""
-    old = select(operations).where(
+    columns = (
+        operations.c.operation_id,
+        operations.c.operation_type,
+        operations.c.status,
+        operations.c.spec_digest,
+    )
+    old = select(*columns).where(
         operations.c.compacted.in_((0, 1)), operations.c.completed_us < before_us
     )  # both, so that the index is used
-    rows = connection.execute(old.limit(limit).with_for_update(skip_locked=True)).mappings()
-    found = [operation for operation in map(operation_from_row, rows) if operation.status.terminal]
-    tally = Tally()
-    for operation in found:
-        tally.remove(operation)
-    ids = [operation.operation_id for operation in found]
+    rows = connection.execute(old.limit(limit).with_for_update(skip_locked=True)).all()
+    tally, ids, digests = Tally(), [], set()
+    for operation_id, kind, status, digest in rows:
+        if OperationStatus(status).terminal:
+            tally.change(OperationType(kind), OperationStatus(status), -1)
+            ids.append(operation_id)
+            digests.add(digest)
     if ids:
         connection.execute(delete(operations).where(operations.c.operation_id.in_(ids)))
-        forget_specs(connection, {operation.spec_digest for operation in found})
+        forget_specs(connection, digests)
         tally.write(connection)
     return ids
 

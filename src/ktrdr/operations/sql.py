@@ -34,6 +34,7 @@ from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer
 from ktrdr.operations.references import Mentions
 from ktrdr.operations.refusals import not_terminal
+from ktrdr.operations.roundtrips import alone
 from ktrdr.operations.rows import (
     model_from_row,
     row_of_worker,
@@ -124,25 +125,25 @@ class SqlStore(OperationStore):
         return made
 
     async def get(self, operation_id: str) -> Operation:
-        return await self._read(partial(queries.find, operation_id=operation_id))
+        return await self._read(partial(alone, partial(queries.find, operation_id=operation_id)))
 
     async def spec(self, digest: str) -> bytes:
-        return await self._read(partial(queries.spec, digest=digest))
+        return await self._read(partial(alone, partial(queries.spec, digest=digest)))
 
     async def page(self, query: OperationQuery) -> OperationPage:
         return await self._read(partial(queries.page, query=query))
 
     async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        return await self._read(partial(queries.pending, now=now, limit=limit))
+        return await self._read(partial(alone, partial(queries.pending, now=now, limit=limit)))
 
     async def live(self) -> Sequence[Operation]:
-        return await self._read(queries.live)
+        return await self._read(partial(alone, queries.live))
 
     async def queue_position(self, operation_id: str) -> int | None:
         return await self._read(partial(queries.queue_position, operation_id=operation_id))
 
     async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
-        return await self._read(queries.counts)
+        return await self._read(partial(alone, queries.counts))
 
     async def delete(self, operation_id: str) -> None:
         await self._write(partial(_delete, operation_id=operation_id))

@@ -25,16 +25,20 @@ class Tally:
 
     def add(self, operation: Operation) -> None:
         """It is new."""
-        self._changes[operation.operation_type, operation.status] += 1
+        self.change(operation.operation_type, operation.status, 1)
 
     def remove(self, operation: Operation) -> None:
         """It is gone."""
-        self._changes[operation.operation_type, operation.status] -= 1
+        self.change(operation.operation_type, operation.status, -1)
 
     def move(self, before: Operation, after: Operation) -> None:
         """It may have another status."""
         self.remove(before)
         self.add(after)
+
+    def change(self, kind: OperationType, status: OperationStatus, by: int) -> None:
+        """There are so many more of a type and status."""
+        self._changes[kind, status] += by
 
     def write(self, connection: Connection) -> None:
         """Add the changes to what is stored."""
