@@ -192,7 +192,8 @@ def order_faults(rows: Rows, column: str) -> list[RowFault]:
     again = np.append(False, np.diff(time[order]) == 0)
     equal = again.copy()
     for array in rows.values.values():
-        equal &= np.append(False, np.diff(array[order]) == 0)
+        sorted_T = array[order]
+        equal &= np.append(False, sorted_T[1:] == sorted_T[:-1])  # not a difference: there may be infinities
     same, different = np.zeros(len(time), dtype=np.bool_), np.zeros(len(time), dtype=np.bool_)
     same[order[equal]] = True
     different[order[again & ~equal]] = True

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ktrdr.bars import Bars, parse_time, to_datetime
@@ -471,6 +471,7 @@ def test_damaged_parquet_that_would_abort_the_reader_is_refused(tmp_path: Path) 
         import_file(tmp_path / "not.parquet", symbol="T", timeframe=Timeframe.H1)
 
 
+@example(edits=[(146, 2, "1e999"), (102, 2, "1e999")], policy="refuse", timeframe=Timeframe.H1)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     edits=st.lists(
