@@ -6,8 +6,11 @@ statuses and the ids of registered workers; no operation has series of its own.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter as Tally
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,9 +23,10 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from ktrdr.backend.looplag import LoopWatch
-from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
+from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import TERMINAL, OperationStatus, OperationType, WorkerType
+from ktrdr.protocol.messages import HealthView
 
 __all__ = ["CONTENT_TYPE", "BackendMetrics"]
 
@@ -36,6 +40,15 @@ _STATES = {  # metric -> (status, help); the names are part of the contract
     "ktrdr_workers_unavailable": ("temporarily_unavailable", "Workers that do not answer their probes."),
 }
 _Counts = Mapping[tuple[OperationType, OperationStatus], int]
+
+
+class _Seen(NamedTuple):
+    """A worker at the moment of a scrape; by its id."""
+
+    worker_id: str
+    worker_type: WorkerType
+    status: str
+    health: HealthView | None
 
 
 class BackendMetrics:
@@ -93,20 +106,28 @@ class BackendMetrics:
                 took = operation.completed_at - operation.started_at
                 self._duration.labels(kind, operation.status.value).observe(took.total_seconds())
 
-    def render(self, workers: WorkerRegistry, counts: _Counts, paused: Collection[OperationType]) -> bytes:
-        """Everything in Prometheus' text format, of this moment."""
+    async def render(
+        self, workers: WorkerRegistry, counts: _Counts, paused: Collection[OperationType]
+    ) -> bytes:
+        """Everything in Prometheus' text format, of this moment.
+
+        The text of ten thousand workers takes a second; it is made on a thread, so that nobody waits for it.
+        """
+        seen = [_Seen(w.worker_id, w.record.worker_type, workers.status(w), w.health) for w in workers]
+        seen.sort(key=itemgetter(0))
+        loop = list(self.loop.collect())
+        return await asyncio.to_thread(self._text, seen, loop, counts, paused)
+
+    def _text(
+        self,
+        seen: Sequence[_Seen],
+        loop: Iterable[Metric],
+        counts: _Counts,
+        paused: Collection[OperationType],
+    ) -> bytes:
         scrape = CollectorRegistry(auto_describe=False)
-        scrape.register(
-            _Snapshot(
-                [
-                    *self._backend(),
-                    *self.loop.collect(),
-                    *_operations(counts),
-                    *_pauses(paused),
-                    *_workers(workers),
-                ]
-            )
-        )
+        families = [*self._backend(), *loop, *_operations(counts), *_pauses(paused), *_workers(seen)]
+        scrape.register(_Snapshot(families))
         for metric in (self._finished, self._dispatch, self._duration):
             scrape.register(metric)
         ProcessCollector(registry=scrape)  # CPU, memory and descriptors of the backend itself
@@ -149,9 +170,8 @@ def _pauses(paused: Collection[OperationType]) -> Iterator[Metric]:
     yield family
 
 
-def _workers(registry: WorkerRegistry) -> Iterator[Metric]:
-    workers = sorted(registry, key=lambda worker: worker.worker_id)
-    tally = Tally((worker.record.worker_type, registry.status(worker)) for worker in workers)
+def _workers(seen: Sequence[_Seen]) -> Iterator[Metric]:
+    tally = Tally((worker.worker_type, worker.status) for worker in seen)
     total = GaugeMetricFamily("ktrdr_workers_total", "Registered workers.", labels=("worker_type",))
     for kind in WorkerType:
         total.add_metric((kind.value,), sum(count for (of, _), count in tally.items() if of is kind))
@@ -161,10 +181,10 @@ def _workers(registry: WorkerRegistry) -> Iterator[Metric]:
         for kind in WorkerType:
             family.add_metric((kind.value,), sum(n for key, n in tally.items() if key == (kind, state)))
         yield family
-    yield from _each_worker(registry, workers)
+    yield from _each_worker(seen)
 
 
-def _each_worker(registry: WorkerRegistry, workers: Iterable[WorkerEndpoint]) -> Iterator[Metric]:
+def _each_worker(seen: Iterable[_Seen]) -> Iterator[Metric]:
     """What each worker last said of itself; nothing of one that does not answer, because it would be stale."""
     labels = ("worker_id", "worker_type")
 
@@ -178,9 +198,9 @@ def _each_worker(registry: WorkerRegistry, workers: Iterable[WorkerEndpoint]) ->
     rss = family("resident_memory_bytes", "Resident memory of the worker's own process.")
     disk = family("disk_free_bytes", "Free space on the disk of the worker's KTRDR_HOME.")
     gpu = family("gpu_memory_bytes", "Memory of all the worker's GPUs together.")
-    for worker in workers:
-        key = (worker.worker_id, worker.record.worker_type.value)
-        answers = registry.status(worker) != "temporarily_unavailable"
+    for worker in seen:
+        key = (worker.worker_id, worker.worker_type.value)
+        answers = worker.status != "temporarily_unavailable"
         up.add_metric(key, float(answers))
         health = worker.health
         if not answers or health is None:

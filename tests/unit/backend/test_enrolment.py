@@ -14,7 +14,7 @@ from ktrdr.backend.config import LOOPBACK
 from ktrdr.backend.endpoints import check_endpoint
 from ktrdr.errors import InvalidInput, Unavailable
 from ktrdr.operations.memory import MemoryStore
-from ktrdr.operations.model import NewOperation, Operation, OperationType, WorkerRecord
+from ktrdr.operations.model import NewOperation, Operation, OperationType, WorkerRecord, WorkerType
 from ktrdr.operations.sql import SqlStore
 from support.control_plane import ControlPlane, calm, spec_of
 
@@ -480,3 +480,37 @@ async def test_a_restart_that_was_recorded_half_is_completed_by_the_next_registr
     await fallible.until(name, "running")
     operation = await fallible.store.get(name)
     assert (operation.attempt, operation.failures) == (2, 1), "at once, not when the lease ends"
+
+
+async def test_a_large_fleet_is_listed_whole_and_others_are_served_meanwhile(plane: ControlPlane) -> None:
+    registry = plane.backend.registry
+    for number in range(2_050):
+        record = WorkerRecord(
+            worker_id=f"w{number:04d}",
+            worker_type=WorkerType.TRAINING if number % 2 else WorkerType.BACKTESTING,
+            endpoint_url="http://127.0.0.1:9",
+            instance_id="1",
+            capabilities={},
+            registered_at=plane.clock.now(),
+        )
+        registry.put(record)
+    served = 0
+
+    async def others() -> None:
+        nonlocal served
+        while True:
+            await asyncio.sleep(0)
+            served += 1
+
+    meanwhile = asyncio.create_task(others())
+    listed = await plane.api("GET", "/workers")
+    training = await plane.api("GET", "/workers?worker_type=training&status=available")
+    meanwhile.cancel()
+    assert [worker["worker_id"] for worker in listed["workers"]] == [f"w{n:04d}" for n in range(2_050)]
+    assert (listed["total"], training["total"]) == (2_050, 1_025)
+    assert served >= 20, "two lists, each in steps of 200 workers"
+    counted = await plane.api("GET", "/metrics/workers")
+    assert (counted["total_workers"], counted["by_type"]) == (
+        2_050,
+        {"backtesting": 1_025, "training": 1_025},
+    )

@@ -20,5 +20,5 @@ async def prometheus(services: Services) -> Response:
     """Workers, operations, dispatch latency, durations and ends in Prometheus' text format. The same at `/metrics`
     and at `/api/v1/metrics/prometheus`."""
     paused = await services.operations.pauses.read()
-    text = services.metrics.render(services.registry, await services.store.counts(), paused)
+    text = await services.metrics.render(services.registry, await services.store.counts(), paused)
     return Response(text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from ktrdr.backend.actions import tell, unremarkable
-from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
+from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes
 from ktrdr.errors import NotFound
 from ktrdr.logs import about
 from ktrdr.operations.model import WorkerType
@@ -29,6 +31,7 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["workers"], responses=PROBLEMS)
 _RECENT = 10
+_BREATH = 200  # workers, whose views take some milliseconds
 Key = Annotated[
     str | None,
     Header(
@@ -75,9 +78,16 @@ async def list_workers(
     status: Annotated[WorkerStatus | None, Query()] = None,
 ) -> Response:
     """All registered workers, by id."""
-    views = sorted((services.registry.view(w) for w in services.registry), key=lambda v: v.worker_id)
-    chosen = [v for v in views if worker_type in (None, v.worker_type) and status in (None, v.status)]
-    return json_answer(WorkerList(workers=chosen, total=len(chosen)), request)
+    registry, views = services.registry, list[WorkerView]()
+    for number, worker in enumerate(sorted(registry, key=lambda worker: worker.worker_id)):
+        if worker_type in (None, worker.record.worker_type) and status in (None, registry.status(worker)):
+            views.append(registry.view(worker))
+        if number % _BREATH == _BREATH - 1:
+            await asyncio.sleep(0)  # a list of ten thousand takes a second; others are served meanwhile
+    answer = WorkerList(workers=views, total=len(views))
+    if len(views) < _BREATH:
+        return json_answer(answer, request)
+    return json_bytes((await asyncio.to_thread(answer.model_dump_json)).encode(), request)
 
 
 @router.get("/workers/{worker_id}", response_model=WorkerView)
@@ -115,21 +125,20 @@ async def delete_worker(worker_id: str, services: Services) -> None:
 @router.get("/metrics/workers", response_model=WorkerMetrics)
 async def worker_metrics(request: Request, services: Services) -> Response:
     """Workers counted by status and by type, and a row for each."""
-    views = sorted((services.registry.view(w) for w in services.registry), key=lambda v: v.worker_id)
-    by_status: dict[str, int] = {}
-    by_type: dict[str, int] = {}
-    for view in views:
-        by_status[view.status] = by_status.get(view.status, 0) + 1
-        by_type[view.worker_type] = by_type.get(view.worker_type, 0) + 1
+    registry = services.registry
     rows = [
         WorkerMetricsRow(
-            id=view.worker_id,
-            type=view.worker_type,
-            status=view.status,
-            current_operation=view.current_operation_id,
-            health_failures=view.health_check_failures,
+            id=worker.worker_id,
+            type=worker.record.worker_type,
+            status=registry.status(worker),
+            current_operation=worker.current_operation_id,
+            health_failures=worker.failures,
         )
-        for view in views
+        for worker in sorted(registry, key=lambda worker: worker.worker_id)
     ]
-    answer = WorkerMetrics(total_workers=len(rows), by_status=by_status, by_type=by_type, workers=rows)
+    by_status = Counter(row.status for row in rows)
+    by_type = Counter(row.type for row in rows)
+    answer = WorkerMetrics(
+        total_workers=len(rows), by_status=dict(by_status), by_type=dict(by_type), workers=rows
+    )
     return json_answer(answer, request)
