@@ -16,7 +16,7 @@ WORKERS ?= 2
 SOAK_MINUTES ?= 3
 SEEDS ?= 1,2,6
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-api sim coverage-report bench bench-control quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-crash test-api sim coverage-report bench bench-control quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ test-e2e: $(VENV)/.ready-dev ## a user's commands from end to end
 test-api: $(VENV)/.ready-dev ## thousands of requests made from the OpenAPI document, and the API against its model; SEED=1
 	@KTRDR_API_EXAMPLES=60 KTRDR_API_MACHINES=300 KTRDR_API_STEPS=60 KTRDR_API_SEED=$(or $(SEED),1) KTRDR_API_SHRINK=1 \
 		$(PYTEST) -q -o timeout=3000 tests/integration/test_api_schema.py tests/unit/backend/test_api_machine.py
+
+test-crash: $(VENV)/.ready-dev ## kill -9 while checkpoints and artifacts are written; KILLS=300 SEED=1
+	@PYTHONPATH=tests $(BIN)/python -m crash --kills $(or $(KILLS),300) --seed $(or $(SEED),1)
 
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,2,6 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))

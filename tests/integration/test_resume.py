@@ -14,11 +14,12 @@ from support.processes import Part, Parts, advancing, descendants, finished, ktr
 from support.strategies import edited
 
 pytestmark = pytest.mark.integration
-EPOCHS = 16
+EPOCHS = 30
 OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1", "KTRDR_CHECKPOINT_BARS": "500"}
-SLOW_BACKTESTS = """
+SLOW = """
+import sys
 from ktrdr.workers import server
-server.run_worker("backtesting", host="127.0.0.1", port=0, job="ktrdr.testing.slow_jobs:perform")
+server.run_worker(sys.argv[1], host="127.0.0.1", port=0, job="ktrdr.testing.slow_jobs:perform")
 """
 
 
@@ -27,7 +28,7 @@ def strategy() -> str:
         "sp500_trend",
         training__epochs=EPOCHS,
         training__early_stopping=None,
-        training__batch_size=16,
+        training__batch_size=64,
         model__architecture__dropout=0.1,
     )
 
@@ -40,25 +41,24 @@ class Trainings:
         self._worker: Part | None = None
         self._count = 0
 
-    def worker(self, **extra: str) -> Part:
+    def worker(self) -> Part:
         """The worker that runs, or another one."""
         if self._worker is None or self._worker.process.poll() is not None:
             self._count += 1
-            name = f"w{self._count}"
-            home = self.parts.root / name
-            self._worker = self.parts.worker("training", name, home=home, **{**OFTEN, **extra})
+            self._worker = self.slow_worker("training", f"w{self._count}")
         return self._worker
 
-    def backtest_worker(self, name: str) -> Part:
-        """A worker that pauses at each place where a backtest can be left."""
+    def slow_worker(self, kind: str, name: str) -> Part:
+        """A worker that pauses at each place where its job can be left."""
         home = str(self.parts.root / name)
         settings = {"WORKER_ID": name, "KTRDR_HOME": home, "KTRDR_API_URL": self.parts.url, **OFTEN}
-        part = self.parts.start(name, ["-c", SLOW_BACKTESTS], settings, program=())
+        part = self.parts.start(name, ["-c", SLOW, kind], settings, program=())
         self.parts.wait_worker(name, "available", part)
         return part
 
     def start(self) -> str:
-        return str(self.api.post("/trainings/start", {"strategy": strategy()})["operation_id"])
+        body = {"strategy": strategy(), "start_date": "2008-01-01"}
+        return str(self.api.post("/trainings/start", body)["operation_id"])
 
     def checkpointed(self, name: str, times: int = 1) -> list[str]:
         """Wait until the backend has had so many checkpoints; their digests."""
@@ -200,7 +200,7 @@ def backtest(trainings: Trainings, undisturbed: str) -> tuple[dict[str, str], An
     """The request of a backtest, and its figures where nobody disturbs it."""
     models = trainings.api.get("/models")["items"]
     model = next(model["model_id"] for model in models if model["bundle"] == undisturbed)
-    body = {"model_id": model, "symbol": "SP500"}
+    body = {"model_id": model, "symbol": "SP500", "start_date": "2008-01-01"}
     worker = trainings.parts.worker("backtesting", "b0", home=trainings.parts.root / "b0")
     view = finished(trainings.api, str(trainings.api.post("/backtests/start", body)["operation_id"]))
     assert view["attempt"] == 1
@@ -213,12 +213,12 @@ def test_after_kill_9_a_backtest_goes_on_at_another_worker(
 ) -> None:
     body, undisturbed = backtest
     api = trainings.api
-    first = trainings.backtest_worker("b1")
+    first = trainings.slow_worker("backtesting", "b1")
     name = str(api.post("/backtests/start", body)["operation_id"])
     trainings.checkpointed(name)
     first.kill()
     assert api.get(f"/operations/{name}")["checkpoint_digest"] in trainings.artifacts()
-    second = trainings.backtest_worker("b2")
+    second = trainings.slow_worker("backtesting", "b2")
     view = finished(api, name)
     log = trainings.log(name)
     ((behind, total),) = re.findall(r"attempt 2: goes on after ([\d,]+) of ([\d,]+) bars", log)

@@ -11,7 +11,7 @@ from ktrdr.protocol.specs import JobSpec
 
 __all__ = ["PAUSE_S", "perform"]
 
-PAUSE_S = 0.06
+PAUSE_S = 0.1
 
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
