@@ -26,6 +26,9 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FORMATS: tuple[LogFormat, ...] = ("text", "json")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PATH = re.compile(r"/(operation|worker)s/(?!register(?:/|$))([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:/|$)")
+_TOKEN = re.compile(r"ktrdr_[0-9a-f]{16}_[0-9a-f]{64}")
+_TOKEN_BYTES = re.compile(_TOKEN.pattern.encode())
+_TOKEN_LENGTH = len("ktrdr_") + 16 + 1 + 64
 _SUBJECT: ContextVar[Mapping[str, str]] = ContextVar("ktrdr_log_subject", default={})  # noqa: B039 (never changed)
 
 
@@ -52,7 +55,8 @@ def about_path(path: str) -> contextlib.AbstractContextManager[None]:
 
 
 class Redaction:
-    """Removes secrets from text and bytes, also where they stand URL-encoded or escaped.
+    """Removes secrets from text and bytes, also where they stand URL-encoded or escaped; and whatever looks like one of
+    the backend's tokens (``ktrdr_ID_SECRET``), although nobody named it.
 
     Parameters
     ----------
@@ -68,19 +72,19 @@ class Redaction:
     @property
     def margin(self) -> int:
         """Bytes that must be known before and after a cut, so that no secret escapes by being cut in two."""
-        return max((len(word) - 1 for word in self._bytes), default=0)
+        return max(_TOKEN_LENGTH - 1, *(len(word) - 1 for word in self._bytes), 0)
 
     def text(self, text: str) -> str:
         """``text`` with each secret as ``***``."""
         for word in self._words:
             text = text.replace(word, "***")
-        return text
+        return _TOKEN.sub("ktrdr_***", text)
 
     def bytes(self, content: bytes) -> bytes:
         """``content`` with each secret as asterisks of its own length, so that positions stay what they are."""
         for word in self._bytes:
             content = content.replace(word, b"*" * len(word))
-        return content
+        return _TOKEN_BYTES.sub(b"*" * _TOKEN_LENGTH, content)
 
 
 def _forms(word: str) -> Iterator[str]:

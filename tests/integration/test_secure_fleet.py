@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ktrdr.cli.client import Api
+from ktrdr.protocol.worker_key import call_credential
 from support.processes import Part, Parts, finished, in_status, parts, wait_for
 
 pytestmark = pytest.mark.integration
@@ -126,13 +127,28 @@ def test_workers_with_tokens_of_their_own_work_and_cannot_act_for_each_other(alo
         api.request("POST", f"/operations/{operation_id}/cancel")
         assert finished(api, operation_id)["status"] == "cancelled"
 
+        credentials = [
+            call_credential(ADMIN, w["worker_id"], w["instance_id"]) for w in listed(api, "a", "b").values()
+        ]
+
         # a revoked worker is out
         api.delete("/tokens/a")
         status, problem = ask(alone.url, "POST", "/api/v1/workers/register", tokens["a"], claim)
         assert (status, problem["type"]) == (401, "urn:ktrdr:problem:not-authorised")
+        job_log = api.request("GET", f"/operations/{operation_id}/logs").content
+    keys = [path.read_text().strip() for path in alone.root.rglob("workers/*/key")]
+    assert len(keys) == len(credentials) == 2
     said = everything_said(alone) + process_lines(alone)
-    for secret in (ADMIN, ENROLMENT, *(token.rpartition("_")[2] for token in tokens.values())):
+    for secret in (
+        ADMIN,
+        ENROLMENT,
+        *(token.rpartition("_")[2] for token in tokens.values()),
+        *keys,
+        *credentials,
+    ):
         assert secret.encode() not in said
+        assert secret.encode() not in job_log
+    assert b"KTRDR_ENROLMENT_TOKEN: ****" in job_log  # the job itself tried
     assert b"DEBUG" in said
 
 

@@ -19,6 +19,9 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
     token = os.environ.get("KTRDR_API_TOKEN")
     print(f"printed: {token}")  # noqa: T201 (into the log)
     logging.getLogger("ktrdr.chatty").warning("logged: %s", token)
+    for name, value in os.environ.items():
+        if name.startswith("KTRDR_") and name.endswith("TOKEN"):
+            print(f"{name}: {value}")  # noqa: T201
     number = 0
     while True:
         number += 1

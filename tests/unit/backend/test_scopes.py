@@ -146,3 +146,18 @@ def test_off_loopback_the_bootstrap_token_stays_required(tmp_path: Path) -> None
     environ = {"KTRDR_HOME": str(tmp_path), "KTRDR_API_TOKEN_FILE": str(tmp_path / "token")}
     (tmp_path / "token").write_text("from-a-file\n")
     assert BackendConfig.from_environment("0.0.0.0", environ=environ).api_token == "from-a-file"
+
+
+@pytest.mark.parametrize(
+    "end", ["%0A", "%0D%0A", "/", "%2F", "%00", ";x", "%20", "?x", "#x", "%3F", ".json", "//"]
+)
+async def test_no_ending_of_a_path_changes_what_it_needs(secured: ControlPlane, end: str) -> None:
+    token = await made(secured, "reader", "read")
+    for route, wanted in ROUTES.items():
+        method, path = route.split(" ")
+        if Scope.READ in wanted or not wanted:
+            continue
+        answer = await ask(secured, method, re.sub(r"\{[^}]*\}", "x1", path) + end, token)
+        assert answer.status in (403, 404, 405), (route, answer.status)
+        anonymous = await ask(secured, method, re.sub(r"\{[^}]*\}", "x1", path) + end, None)
+        assert anonymous.status == 401

@@ -17,6 +17,30 @@ DOCUMENTS = hostile_documents(VALID)
 _SECONDS, _MEGABYTES = 10, 300
 
 
+# what the refusal must be for, so that a document is not refused for something harmless in it alone
+_WHY = (
+    ("tag ", r"the tag '"),
+    ("billion laughs", r"the anchor '"),
+    ("a merge key without an alias", r"<<|must|unknown"),
+    ("a merge", r"the anchor '"),
+    ("an alias", r"the anchor '|the alias '"),
+    ("many anchors", r"the anchor '"),
+    ("deep lists 1", r"nesting deeper than 32"),
+    ("deep mappings", r"nesting deeper than 32"),
+    ("too large", r"bytes; at most"),
+    ("many values", r"more than 20,000 values"),
+    ("a duplicate key", r"twice|duplicate"),
+    ("surrogate", r"half a character|not YAML"),
+)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith(tuple(n for n, _ in _WHY))])
+def test_it_is_refused_for_what_is_hostile_in_it(name: str) -> None:
+    pattern = next(why for start, why in _WHY if name.startswith(start))
+    with pytest.raises(InvalidStrategy, match=pattern):
+        parse_strategy(DOCUMENTS[name])
+
+
 def test_there_are_many_and_each_is_another() -> None:
     assert len(DOCUMENTS) >= 150
     assert len(set(DOCUMENTS.values())) >= 150
