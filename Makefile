@@ -69,7 +69,7 @@ sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS
 bench: $(VENV)/.ready-dev ## measure; prints one table with CPU seconds
 	@$(BIN)/python benchmarks/run.py
 
-bench-control: $(VENV)/.ready-dev ## the control plane under load: submissions, 10,000 workers, watchers, a queue, a soak; SOAK_MINUTES=3
+bench-control: $(VENV)/.ready-dev ## the control plane under load: submissions, 10,000 workers, watchers, a queue, a soak, a ledger of a million; SOAK_MINUTES=3
 	@SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python benchmarks/run.py --control --limit-s $$((900 + 60 * $(SOAK_MINUTES)))
 
 quality: $(VENV)/.ready-dev ## format, lint, types, floors, documents

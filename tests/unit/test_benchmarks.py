@@ -34,11 +34,13 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_make_bench_runs_every_benchmark_there_is() -> None:
-    assert sorted(run.MODULES) == sorted(path.stem for path in BENCHMARKS.glob("bench_*.py"))
+def test_every_benchmark_there_is_can_be_run() -> None:
+    named = {name for name in (*run.MODULES, *run.CONTROL) if name.startswith("bench_")}
+    assert named == {path.stem for path in BENCHMARKS.glob("bench_*.py")}
 
 
-@pytest.mark.parametrize("module", sorted(set(run.MODULES) - {NEEDS_A_FLEET}))
+# those of run.CONTROL are measured too rarely for a baseline; the others of them need a fleet
+@pytest.mark.parametrize("module", sorted({*run.MODULES, "bench_ledger"} - {NEEDS_A_FLEET}))
 def test_a_benchmark_works_at_a_tiny_size(module: str, tmp_path: Path) -> None:
     found = tmp_path / "rows.json"
     ended = bench(module, "--tiny", "--json", str(found))
@@ -49,7 +51,8 @@ def test_a_benchmark_works_at_a_tiny_size(module: str, tmp_path: Path) -> None:
         assert row.what in ended.stdout
         assert math.isfinite(row.measured)
         assert row.cpu_s is None or row.cpu_s > 0
-        assert row.key in run.read_baseline(run.BASELINE), "record it: python benchmarks/run.py --record"
+        if module in run.MODULES:
+            assert row.key in run.read_baseline(run.BASELINE), "record it: python benchmarks/run.py --record"
 
 
 def test_a_broken_benchmark_is_a_row_and_the_exit_code_a_missed_target_is_not() -> None:
