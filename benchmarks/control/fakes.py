@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from control.http import Client, length_of
@@ -46,6 +46,7 @@ class Worker:
     job: tuple[str, int] | None = None
     since: float = 0.0
     says: str = ""
+    untold: dict[str, int] = field(default_factory=dict)  # operations that ended, until that is acknowledged
 
     def health(self) -> dict[str, Any]:
         """As a real worker's, with all its keys."""
@@ -152,15 +153,17 @@ class Crowd:
         if rest.startswith("metrics"):
             return 200, {"operation_id": operation_id, "bars": [], "next_cursor": 0}
         self.counts["reads"] += 1
-        if worker.job is None or worker.job[0] != operation_id:
+        runs = worker.job is not None and worker.job[0] == operation_id
+        attempt = worker.job[1] if worker.job is not None and runs else worker.untold.get(operation_id)
+        if attempt is None:
             return 404, {"detail": "no such operation"}
         return 200, {
             "operation_id": operation_id,
             "operation_type": worker.kind,
-            "status": "running",
+            "status": "running" if runs else "completed",
             "progress": worker.progress(),
             "worker_id": worker.worker_id,
-            "attempt": worker.job[1],
+            "attempt": attempt,
             "created_at": "2026-01-01T00:00:00Z",
         }
 
@@ -199,7 +202,9 @@ class Crowd:
         body = {"instance_id": f"{worker.worker_id}-1", "worker_status": "idle", "delivery": delivery}
         if worker.job == task:
             worker.job = None  # idle from here on, as it says in the report
+        worker.untold[task[0]] = task[1]
         await self._send(f"/workers/{worker.worker_id}/report", body)
+        worker.untold.pop(task[0], None)
         self.counts["deliveries"] += 1
 
 

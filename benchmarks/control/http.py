@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 __all__ = ["Answer", "Client", "length_of"]
+
+_KEPT_S = 20.0
+_Idle = tuple[float, asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,11 @@ class Client:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[_Idle] = []
 
     async def ask(self, method: str, path: str, body: object = None, headers: str = "") -> Answer:
         """One request; OSError if there was no answer. ``headers`` are whole lines with their ends."""
-        pair = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        reader, writer = pair
+        reader, writer = await self._connection()
         try:
             writer.write(self.request(method, path, body, headers))
             head = await reader.readuntil(b"\r\n\r\n")
@@ -44,8 +47,17 @@ class Client:
         except (OSError, EOFError) as error:
             writer.close()
             raise ConnectionError(str(error)) from None
-        self._idle.append(pair)
+        self._idle.append((time.monotonic(), reader, writer))
         return Answer(int(head[9:12]), content)
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The one used last, or a new one; the server closes those that were idle for half a minute."""
+        while self._idle:
+            used_at, reader, writer = self._idle.pop()
+            if time.monotonic() - used_at < _KEPT_S:
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
 
     def request(self, method: str, path: str, body: object = None, headers: str = "") -> bytes:
         """The request as it is sent."""
@@ -57,7 +69,7 @@ class Client:
 
     def close(self) -> None:
         """Close what is idle."""
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
         self._idle.clear()
 

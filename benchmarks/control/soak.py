@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -70,27 +71,39 @@ async def _one(url: str, client: Client, number: int, diary: Diary) -> None:
     operation_id = answer.json()["operation_id"]
     diary.done["submitted"] += 1
     watcher = asyncio.create_task(Subscriber(url, operation_id).follow())
-    for _ in range(3):
-        await asyncio.sleep(1.0)
-        await client.ask("GET", f"/operations/{operation_id}")
-        diary.done["polls"] += 1
-    if number % 10 == 0:
-        await client.ask("POST", f"/operations/{operation_id}/cancel")
-        diary.done["cancels"] += 1
-    events = await asyncio.wait_for(watcher, 120)
-    diary.done["events"] += events
-    ended = (await client.ask("GET", f"/operations/{operation_id}")).json()["status"]
-    diary.done[ended] += 1
+    try:
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+            await client.ask("GET", f"/operations/{operation_id}")
+            diary.done["polls"] += 1
+        if number % 10 == 0:
+            await client.ask("POST", f"/operations/{operation_id}/cancel")
+            diary.done["cancels"] += 1
+        events = await asyncio.wait_for(watcher, 120)
+        diary.done["events"] += events
+        ended = (await client.ask("GET", f"/operations/{operation_id}")).json()["status"]
+        diary.done[ended] += 1
+    except (OSError, TimeoutError) as error:
+        diary.done[f"unanswered ({type(error).__name__})"] += 1
+    finally:
+        watcher.cancel()
 
 
 async def _watch(target: Backend, diary: Diary) -> None:
     while True:
-        metrics = await asyncio.to_thread(target.metrics)
-        process = target.process
-        diary.seen["rss"].append(process.memory_info().rss / 2**20)
-        diary.seen["fds"].append(process.num_fds())
-        diary.seen["threads"].append(process.num_threads())
-        diary.seen["tasks"].append(metrics["ktrdr_event_loop_tasks"])
+        try:
+            metrics = await asyncio.to_thread(target.metrics)
+        except OSError:  # a machine that is busy beyond use; the next second tells
+            diary.done["scrapes unanswered"] += 1
+        else:
+            process = target.process
+            diary.seen["rss"].append(process.memory_info().rss / 2**20)
+            diary.seen["fds"].append(process.num_fds())
+            diary.seen["threads"].append(process.num_threads())
+            diary.seen["tasks"].append(metrics["ktrdr_event_loop_tasks"])
+        if len(diary.seen["rss"]) % 60 == 1:
+            newest = ", ".join(f"{name} {values[-1]:.0f}" for name, values in diary.seen.items())
+            print(f"{newest}; {dict(diary.done)}", file=sys.stderr, flush=True)
         await asyncio.sleep(1.0)
 
 

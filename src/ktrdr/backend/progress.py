@@ -70,7 +70,13 @@ class ProgressReader:
         entry = self._known.get(operation_id)
         if progress is None or (entry is not None and entry.attempt != attempt):
             return
-        view = ProgressView.of(progress)
+        view = ProgressView.model_construct(  # it was checked when it came
+            percentage=progress.percentage,
+            message=progress.message,
+            items_done=progress.items_done,
+            items_total=progress.items_total,
+            context=dict(progress.context),
+        )
         if entry is None:
             self._remember(operation_id, _Known(attempt, view, self._clock.monotonic() - self._ttl_s))
         else:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ktrdr.operations.jsontext import dump
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.messages import Capabilities, DeliverRequest, HealthView, ProgressView
 
@@ -86,3 +87,18 @@ def test_progress_is_the_same_on_both_sides(progress: Progress) -> None:
 
 def test_no_progress_is_nothing_of_nothing() -> None:
     assert ProgressView.of(None) == ProgressView()
+
+
+@pytest.mark.parametrize("character", ["x", "\x00", "\U0001f600", '"'])
+def test_what_is_taken_without_measuring_it_is_small_however_it_is_written(character: str) -> None:
+    many = {f"{number:02d}" + character * 48: character * 100 for number in range(64)}
+    assert max(len(dump(many)), len(json.dumps(many))) <= 128 << 10
+    assert ProgressView(context=many).context == many
+    numbers = {str(number): -(2**63) + 1 for number in range(64)}
+    assert ProgressView(context=numbers).context == numbers
+
+
+@pytest.mark.parametrize("item", ["x" * (128 << 10), {"a": ["x" * (128 << 10)]}])
+def test_one_large_item_is_still_too_large(item: object) -> None:
+    with pytest.raises(ValidationError):
+        ProgressView(context={"a": item})
