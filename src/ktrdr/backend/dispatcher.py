@@ -217,7 +217,7 @@ class Dispatcher:
     def _not_recorded(self, claim: Claim, attempt: int, error: BaseException) -> None:
         """Give the worker back; if the ledger may have taken the assignment all the same, once that is known."""
         worker_id = claim.event.worker_id
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable | asyncio.CancelledError):
             work, name = self._find_out(claim, attempt), f"find out about {claim.operation_id}"
             self._fleet.spawn(work, name, operation_id=claim.operation_id, worker_id=worker_id)
         else:

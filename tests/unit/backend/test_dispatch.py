@@ -251,6 +251,29 @@ async def test_an_assignment_that_the_ledger_may_have_taken_is_looked_up(
             await plane.until("op-1", "running")
 
 
+async def test_a_submission_that_nobody_waits_for_any_more_runs_if_it_was_recorded(tmp_path: Path) -> None:
+    class Slow(MemoryStore):
+        recorded = False
+
+        async def submit(
+            self, new: NewOperation, now: datetime, *, assign: Assigned | None = None
+        ) -> Operation:
+            operation = await super().submit(new, now, assign=assign)
+            self.recorded = True
+            await asyncio.sleep(60)
+            return operation
+
+    store = Slow()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        await plane.join("w1")
+        await calm()
+        asked = asyncio.create_task(plane.backend.dispatcher.submit(a_backtest("op-a")))
+        await calm()
+        assert store.recorded
+        asked.cancel()
+        await plane.until("op-a", "running")
+
+
 async def test_a_worker_that_is_held_for_it_is_not_called_busy(tmp_path: Path) -> None:
     store = SlowAssignments()
     async with ControlPlane(tmp_path, store=store).running() as plane:
