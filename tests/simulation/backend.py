@@ -18,12 +18,14 @@ from ktrdr.errors import KtrdrError
 from ktrdr.operations.events import Assigned
 from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.protocol.messages import OperationView, RegisterRequest, ReportRequest
+from ktrdr.protocol.queueing import QueueChange
 from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.protocol.transports import Answer
 from ktrdr.settings import ControlSettings
+from simulation.disk import Disk
 from simulation.laws import Laws
-from simulation.ledger import Connection, Disk, Trouble
+from simulation.ledger import Connection, Trouble
 from simulation.network import Message, Network, SimulatedTransport
 from simulation.plan import Weather
 from simulation.trace import Trace
@@ -96,10 +98,12 @@ class BackendMachine:
         self.backend: Backend
         self.restart_after: Callable[[], None] = lambda: None
         self.out_of_use: set[str] = set()  # drained, as the operator was told
+        self.paused_types: set[OperationType] = set()  # as a backend acknowledged
         self._started_at = 0.0
         self._ready = asyncio.Event()
         self._probe_failures: Counter[str] = Counter()
         laws.leases_safe_until = self._leases_safe_until
+        laws.ledger_served_since = lambda: self.trouble.failed_at
         laws.find = self.disk.operations.get
         network.endpoints[URL] = self
 
@@ -169,6 +173,20 @@ class BackendMachine:
         if worker is None:
             self._laws.broken(law, f"{event.worker_id} is not registered", operation_id)
             return
+        held = self.disk.held_by.get((event.worker_id, event.instance_id), set()) - self.trouble.doubtful
+        self._laws.demand(
+            not held,
+            "a worker has one attempt",
+            f"{event.worker_id} has {sorted(held)} and gets {operation_id}",
+            min(held, default=operation_id),
+        )
+        kind = OperationType(worker.record.worker_type.value)
+        self._laws.demand(
+            kind not in self.paused_types or not self.disk.holds_back(kind),
+            "what is paused is not dispatched",
+            f"to {event.worker_id}",
+            operation_id,
+        )
         failures = self._probe_failures[worker.record.endpoint_url]
         self._laws.demand(
             event.worker_id not in self.out_of_use, law, f"{event.worker_id} is drained", operation_id
@@ -216,6 +234,8 @@ class BackendMachine:
     def _outcome(self, message: Message, status: int | None) -> None:
         if message.path == "/health":
             self._probe_failures[message.url] = 0 if status == 200 else self._probe_failures[message.url] + 1
+            if status == 200 and message.vouches is not None:
+                self._laws.vouched[message.vouches] = self._trace.now()
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
@@ -247,6 +267,8 @@ class BackendMachine:
             case "DELETE", "workers", worker_id:
                 await backend.enrolment.forget(worker_id)
                 return Answer(204)
+            case "POST", "queue", ("pause" | "unpause") as verb:
+                return await self._switch(verb, QueueChange.model_validate(message.json))
             case "POST", ("backtests" | "trainings") as kind, "start":
                 return await self._submit(kind, message)
             case "GET", "operations", operation_id:
@@ -254,6 +276,18 @@ class BackendMachine:
             case "POST", "operations", operation_id, "cancel":
                 return _answer(202, await backend.operations.cancel(operation_id))
         raise AssertionError(f"{method} {message.path}")
+
+    async def _switch(self, verb: str, change: QueueChange) -> Answer:
+        pauses = self.backend.operations.pauses
+        types = tuple(OperationType) if change.operation_type is None else (change.operation_type,)
+        if verb == "pause":
+            await pauses.pause(types)
+            self.paused_types.update(types)
+        else:
+            self.paused_types.difference_update(types)
+            await pauses.lift(types)
+            self.backend.dispatcher.wake()
+        return _answer(200, await pauses.view())
 
     async def _submit(self, kind: str, message: Message) -> Answer:
         key = message.headers["idempotency-key"]
@@ -297,10 +331,12 @@ class BackendMachine:
     def audit_empty(self) -> None:
         """After the end of all operations nothing is left over that could pile up."""
         backend = self.backend
+        few = 1 + len(self.disk.operations) // 20  # polls that read before an end may leave something known
+        known = list(backend.operations.progress._known)
         left: dict[str, Any] = {
             "reserved slots": [w.worker_id for w in backend.registry if w.reserved_for],
             "counted refusals": list(backend.dispatcher._refusals),
-            "known progress": list(backend.operations.progress._known),
+            "known progress": known if len(known) > few else [],
             "background work": list(backend.fleet._tasks)[2 * len(backend.registry) :],
             "waiting polls": list(backend.hub._waiting),
         }

@@ -23,9 +23,13 @@ from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from ktrdr.settings import ControlSettings
 from simulation.trace import Trace, Violation
+from simulation.virtual_time import Process
 
 __all__ = ["Laws", "result_of"]
 
+_AGES_S = 1e9
+_SOON_S = 10.0
+_OF_A_LEASE = 0.75  # a renewal may be on its way when the lease is found to have ended
 _HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _LOSSES = (LeaseExpired, WorkerLost, NotMine, ChildDied)
 _ORDINARY = {
@@ -37,6 +41,12 @@ _ORDINARY = {
     WorkerLost: "worker lost",
     NotMine: "not mine",
     ChildDied: "child died",
+}
+_WHILE_CANCELLING = {
+    Finished: "result while cancelling",
+    Released: "released while cancelling",
+    WorkerLost: "worker lost while cancelling",
+    LeaseExpired: "lease expired while cancelling",
 }
 
 
@@ -58,6 +68,9 @@ class Laws:
         self.cancelled: set[str] = set()  # cancels that were acknowledged while the operation had not ended
         self.ended: dict[str, OperationStatus] = {}  # as somebody was told
         self.results: dict[str, int] = {}
+        self.begun: dict[tuple[str, int], Process] = {}  # which process took up an attempt
+        self.vouched: dict[tuple[str, int], float] = {}  # when a backend heard that an attempt runs
+        self.ledger_served_since: Callable[[], float] = lambda: 0.0
         self.leases_safe_until: Callable[[], float] = lambda: 0.0
         self.keys: dict[str, str] = {}
         self.find: Callable[[str], Operation | None] = lambda _: None
@@ -97,12 +110,39 @@ class Laws:
             f"failures {after.failures} {after.worker_id} ({transition.outcome})",
             name,
         )
+        self._fenced(before, event, transition)
+        self._true(before, event, transition)
         self._final(before, after)
         self._numbers(before, event, after)
         self._ends(before, event, after)
         self._leases(before, event, after)
         self._progress(before, after)
         self._count(before, event, transition)
+
+    def _fenced(self, before: Operation, event: Event, transition: Transition) -> None:
+        """Whatever speaks of an attempt counts only if that attempt is the newest, from the worker that has it."""
+        if isinstance(event, Assigned | CancelRequested) or transition.outcome == "ignored":
+            return
+        told, newest = event.assignment, (before.worker_id, before.attempt)
+        self.demand(
+            (told.worker_id, told.attempt) == newest,
+            "only the newest attempt counts",
+            f"{type(event).__name__} of attempt {told.attempt} on {told.worker_id}, not {newest}",
+            before.operation_id,
+        )
+
+    def _true(self, before: Operation, event: Event, transition: Transition) -> None:
+        """What is said of a worker in its absence: who lives and has taken up an attempt did not refuse or forget it."""
+        if transition.outcome == "changed" and isinstance(event, Refused | NotMine):
+            worker = self.begun.get((before.operation_id, before.attempt))
+            self.demand(
+                worker is None or not worker.alive,
+                "who took up an attempt is asked for its end",
+                f"{type(event).__name__}, but {worker.name if worker else ''} has it",
+                before.operation_id,
+            )
+        if transition.operation.status.terminal:
+            self.begun.pop((before.operation_id, before.attempt), None)
 
     def _final(self, before: Operation, after: Operation) -> None:
         if before.status.terminal:
@@ -135,6 +175,14 @@ class Laws:
             name,
         )
         lost = after.failures - before.failures
+        counts = isinstance(event, _LOSSES) and after.status is not before.status
+        counts = counts and before.status is not OperationStatus.CANCELLING
+        self.demand(
+            lost == 1 or not counts,
+            "failures count losses",
+            f"{before.failures} became {after.failures} at {type(event).__name__}",
+            name,
+        )
         self.demand(
             lost in (0, 1) and (lost == 0 or isinstance(event, _LOSSES)),
             "failures count losses",
@@ -191,6 +239,16 @@ class Laws:
             self.demand(
                 late >= safe, "no lease ends within a period of a restart", f"{late} is before {safe}", name
             )
+            heard = self.vouched.get((name, before.attempt), -_AGES_S)
+            served = self.ledger_served_since() < heard - _SOON_S  # else a renewal may not have been written
+            self.demand(
+                late - heard >= _OF_A_LEASE * self._lease_s or not served,
+                "no lease ends early",
+                f"its worker vouched for it at {heard}",
+                name,
+            )
+        if after.status.terminal:
+            self.vouched.pop((name, after.attempt), None)
         if after.lease_expires_at != before.lease_expires_at:
             self._renewed[name] = late
 
@@ -213,12 +271,14 @@ class Laws:
             return
         if (word := _ORDINARY.get(type(event))) is not None:
             seen[word] += 1
+        if after.status is OperationStatus.FAILED and isinstance(event, LeaseExpired | WorkerLost | NotMine):
+            seen["given up"] += 1
         if before.status is OperationStatus.PENDING and after.status is OperationStatus.RUNNING:
             seen["adopted"] += 1
         if before.status is OperationStatus.ASSIGNED and after.status is OperationStatus.RUNNING:
             seen["accepted"] += 1
-        if before.status is OperationStatus.CANCELLING and isinstance(event, Finished):
-            seen["result while cancelling"] += 1
+        if before.status is OperationStatus.CANCELLING and type(event) in _WHILE_CANCELLING:
+            seen[_WHILE_CANCELLING[type(event)]] += 1
         if after.status.terminal and not isinstance(event, CancelRequested):
             seen[str(after.status)] += 1
 

@@ -1,4 +1,4 @@
-"""The ledger's disk, which outlives backends, and one backend's connection to it, which may be slow, busy or cut."""
+"""One backend's connection to the ledger's disk, which may be slow, busy or cut."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from ktrdr.errors import Unavailable
 from ktrdr.operations.access import AccessLedger
 from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition, new_operation
-from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.model import (
     ModelRecord,
     NewOperation,
@@ -21,86 +20,17 @@ from ktrdr.operations.model import (
     OperationType,
     WorkerRecord,
 )
-from ktrdr.operations.paging import place_of
 from ktrdr.operations.references import Mentions
 from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
+from simulation.disk import Disk
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
 
-__all__ = ["Connection", "Disk", "Trouble", "Watcher"]
+__all__ = ["Connection", "Trouble"]
 
-_LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 Crash = Callable[[str, str], None]
-
-
-class Watcher(Protocol):
-    """Who looks at every change of the ledger."""
-
-    def submitted(self, operation: Operation) -> None: ...
-    def changed(self, before: Operation, event: Event, transition: Transition) -> None: ...
-    def deleted(self, operation_id: str) -> None: ...
-
-
-class Disk(MemoryStore):
-    """What is durable. An index by status keeps a pass over the queue cheap among many thousand operations."""
-
-    def __init__(self, watcher: Watcher, max_failures: int) -> None:
-        super().__init__(max_failures=max_failures)
-        self._watcher = watcher
-        self._by_status: dict[OperationStatus, dict[str, Operation]] = {s: {} for s in OperationStatus}
-
-    @property
-    def operations(self) -> dict[str, Operation]:
-        """Every record, for the laws."""
-        return self._operations
-
-    def has_model(self, model_id: str | None) -> bool:
-        """Whether a model of this name is listed."""
-        return model_id in self._models
-
-    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
-        known = new.operation_id in self._operations
-        operation = await super().submit(new, now)
-        if operation.operation_id == new.operation_id and not known:
-            self._by_status[operation.status][operation.operation_id] = operation
-            self._watcher.submitted(operation)
-            if assign is not None:
-                operation = (await self.apply(new.operation_id, assign, now)).operation
-        return operation
-
-    async def apply(
-        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
-    ) -> Transition:
-        before = self._find(operation_id)
-        transition = await super().apply(operation_id, event, now, model=model)
-        after = transition.operation
-        del self._by_status[before.status][operation_id]
-        self._by_status[after.status][operation_id] = after
-        self._watcher.changed(before, event, transition)
-        return transition
-
-    async def delete(self, operation_id: str) -> None:
-        status = self._find(operation_id).status
-        await super().delete(operation_id)
-        del self._by_status[status][operation_id]
-        self._watcher.deleted(operation_id)
-
-    async def live(self) -> Sequence[Operation]:
-        found = [o for status in _LIVE for o in self._by_status[status].values()]
-        return tuple(sorted(found, key=place_of))
-
-    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
-        counts: dict[tuple[OperationType, OperationStatus], int] = {}
-        for status, operations in self._by_status.items():
-            for operation in operations.values():
-                key = (operation.operation_type, status)
-                counts[key] = counts.get(key, 0) + 1
-        return counts
-
-    def _queue(self) -> list[Operation]:
-        waiting = self._by_status[OperationStatus.PENDING].values()
-        return sorted(waiting, key=lambda o: (-o.priority, *place_of(o)))
+_STALE_SHARE = 0.3  # of the reads of a slow ledger
 
 
 class Trouble:
@@ -109,6 +39,7 @@ class Trouble:
     def __init__(self) -> None:
         self.busy_until = 0.0
         self.slow_until = 0.0
+        self.failed_at = 0.0  # when a write was refused, left open, or took its time
         self.armed: str | None = None  # "before" or "after": the next assignment's commit kills the backend
         self.doubtful: set[str] = set()  # operations that changed without the backend's being told
 
@@ -156,10 +87,12 @@ class Connection(OperationStore):
                 await asyncio.sleep(random.uniform(0.0, 0.5))
                 self._process.check()
                 self._trouble.doubtful.update(reserved)  # the backend will have to look
+                self._trouble.failed_at = loop.time()
                 self._trace.fault("store busy", name, about)
                 raise Unavailable("The ledger is locked by another program; try again.")
             takes = random.uniform(0.001, 0.003)
             if now < self._trouble.slow_until:
+                self._trouble.failed_at = now
                 takes = random.uniform(0.5, 4.0)
                 self._trace.fault("store slow", f"{name} takes {takes:.3f} s", about)
             self._free_at = max(now + takes, self._free_at + 1e-5)
@@ -170,6 +103,8 @@ class Connection(OperationStore):
                 self._crash("backend crash before commit", about or "")
                 self._process.check()
             unknown = random.random() < self._weather.commit_unknown
+            if unknown:
+                self._trouble.failed_at = loop.time()
             if unknown and random.random() < 0.5:
                 self._trouble.doubtful.update(reserved)
                 self._trace.fault("commit unknown: lost", name, about)
@@ -195,9 +130,18 @@ class Connection(OperationStore):
         try:
             await asyncio.sleep(0)
             self._process.check()
-            return await work()
+            result = await work()
+            if self._late_reads():
+                self._trace.fault("stale read", "an answer is old when it comes")
+                await asyncio.sleep(self._random.uniform(0.01, 1.0))
+                self._process.check()
+            return result
         finally:
             self.in_flight -= 1
+
+    def _late_reads(self) -> bool:
+        slow = asyncio.get_running_loop().time() < self._trouble.slow_until
+        return slow and self._random.random() < _STALE_SHARE
 
     async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
         new_operation(new, now)
@@ -295,8 +239,7 @@ class Connection(OperationStore):
         return self._disk.mentions()
 
     async def paused(self) -> Mapping[OperationType, datetime]:
-        self._process.check()
-        return await self._disk.paused()
+        return await self._read(self._disk.paused)
 
     async def set_paused(
         self, types: Collection[OperationType], since: datetime | None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json as jsonlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 
@@ -27,25 +27,23 @@ class Message:
     url: str
     method: str
     path: str
-    body: str
+    json: Any
     headers: Mapping[str, str]
     number: int
     answer: asyncio.Future[Answer] | None
     hooks: list[Callable[[], None]] = field(default_factory=list)
-
-    @property
-    def json(self) -> Any:
-        return jsonlib.loads(self.body) if self.body else None
+    vouches: tuple[str, int] | None = (
+        None  # the operation and attempt that a worker's answer to a probe names
+    )
 
     @property
     def about(self) -> str | None:
         """The operation it names, for the story."""
         if "/operations/" in self.path:
             return self.path.split("/operations/")[1].split("/")[0].split("?")[0]
-        if not self.body:
+        if not self.json:
             return None
-        data = self.json
-        return data.get("task_id") or (data.get("delivery") or {}).get("operation_id")
+        return self.json.get("task_id") or (self.json.get("delivery") or {}).get("operation_id")
 
 
 class Endpoint(Protocol):
@@ -99,7 +97,7 @@ class Network:
                 message.url,
                 message.method,
                 message.path,
-                message.body,
+                message.json,
                 message.headers,
                 message.number,
                 None,
@@ -117,7 +115,7 @@ class Network:
                 self._trace.fault("reorder", f"{message.method} {message.path}", message.about)
             self._arrived[link] = max(message.number, self._arrived.get(link, 0))
         task = endpoint.process.spawn(self._handled(endpoint, message))
-        task.add_done_callback(lambda done: self._answered(message, done))
+        task.add_done_callback(partial(self._answered, message))
 
     async def _handled(self, endpoint: Endpoint, message: Message) -> Answer:
         if endpoint.paused is not None:
@@ -163,6 +161,11 @@ def _break(answer: asyncio.Future[Answer] | None, why: str) -> None:
         answer.set_exception(NoAnswer(f"The connection broke off: {why}."))
 
 
+def _give_up(answer: asyncio.Future[Answer], url: str, timeout_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(NoAnswer(f"{url} did not answer within {timeout_s:g} s."))
+
+
 def _give(answer: asyncio.Future[Answer], what: Answer) -> None:
     if not answer.done():
         answer.set_result(what)
@@ -202,24 +205,22 @@ class SimulatedTransport:
             await self._endpoint.paused.wait()
         scheme, _, rest = url.partition("://")
         host, _, path = rest.partition("/")
-        body = "" if json is None else jsonlib.dumps(json)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        message = Message(self._url, f"{scheme}://{host}", method, f"/{path}", body, headers or {}, 0, future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        message = Message(self._url, f"{scheme}://{host}", method, f"/{path}", json, headers or {}, 0, future)
         if self._on_send is not None:
             self._on_send(message)
         self._process.check()
         self._network.send(message, timeout_s)
+        too_late = loop.call_later(timeout_s, _give_up, future, url, timeout_s)
         status: int | None = None
         try:
-            done, _ = await asyncio.wait({future}, timeout=timeout_s)
+            answer = await future
             self._process.check()
-            if not done:
-                raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.")
-            answer = future.result()
             status = answer.status
             return answer
         finally:
-            future.cancel()
+            too_late.cancel()
             if self._on_outcome is not None and self._process.alive:
                 self._on_outcome(message, status)
 

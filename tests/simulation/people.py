@@ -1,4 +1,4 @@
-"""Who uses the control plane: clients that submit, look and cancel, and an operator who drains and forgets workers."""
+"""Who uses the control plane: clients that submit, look and cancel, and operators who drain, forget and stop workers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from random import Random
 from typing import Any
 
 from ktrdr.errors import InvalidInput, ServerUnreachable
+from ktrdr.operations.model import OperationType
 from ktrdr.protocol.requests import OperationStarted
 from ktrdr.protocol.transports import Answer
 from simulation.backend import URL, BackendMachine, view_of
 from simulation.laws import Laws
 from simulation.network import Network, SimulatedTransport
+from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
 from simulation.worker import SimulatedWorker
@@ -20,6 +22,9 @@ from simulation.worker import SimulatedWorker
 __all__ = ["Client", "Operator"]
 
 _API = f"{URL}/api/v1"
+_LATEST_DUPLICATE_S = 330.0
+_DUTIES = ("drain", "drain newcomer", "forget", "stop", "hurry")
+_CHIEFS_DUTIES = (*_DUTIES, "pause")
 
 
 class _Person:
@@ -52,12 +57,12 @@ class Client(_Person):
     def __init__(self, number: int, network: Network, random: Random, laws: Laws) -> None:
         super().__init__(f"client-{number}", network, random)
         self._key, self._laws = f"key-{number}", laws
+        self._strategy = f"s{number % 5_000}"  # specs are stored once
         self._kind = "backtests" if random.random() < 0.6 else "trainings"
         self._cancel_after = random.uniform(0.0, 90.0) if random.random() < 0.2 else None
         self.operation_id = ""
 
-    async def run(self, begins_after_s: float) -> None:
-        await asyncio.sleep(begins_after_s)
+    async def run(self) -> None:
         await self._submit()
         if self.random.random() < 0.1:
             await self._submit()
@@ -65,14 +70,16 @@ class Client(_Person):
             await asyncio.sleep(self._cancel_after)
             answer = await self.insist("POST", f"/operations/{self.operation_id}/cancel")
             self._laws.told_cancelled(self.operation_id, view_of(self._found(answer)))
-        while not await self._ended():  # noqa: ASYNC110 - a client polls
-            await asyncio.sleep(self.random.uniform(2.0, 15.0))
+        patience = 1.0
+        while not await self._ended():
+            await asyncio.sleep(patience * self.random.uniform(2.0, 15.0))
+            patience = min(1.5 * patience, 6.0)
         if self.random.random() < 0.2:
             await asyncio.sleep(self.random.uniform(0.0, 200.0))
             await self._ended()
 
     async def _submit(self) -> None:
-        body = {"strategy_name": self._key, "priority": self.random.choice((0, 0, 0, 5))}
+        body = {"strategy_name": self._strategy, "priority": self.random.choice((0, 0, 0, 5))}
         answer = await self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key)
         if answer.status != 202:
             raise InvalidInput(f"{self._key}: {answer.status} {answer.body!r}")
@@ -96,7 +103,7 @@ class Client(_Person):
 
 
 class Operator(_Person):
-    """Drains workers and lets them work again, forgets one now and then, stops one gracefully."""
+    """Drains workers and lets them work again, forgets one now and then, stops one gracefully; the chief pauses all."""
 
     def __init__(
         self,
@@ -105,27 +112,70 @@ class Operator(_Person):
         machine: BackendMachine,
         trace: Trace,
         workers: Sequence[SimulatedWorker],
+        laws: Laws,
+        *,
+        chief: bool,
     ) -> None:
         super().__init__("operator", network, random)
-        self._machine, self._trace, self._workers = machine, trace, workers
+        self._chief = chief
+        self._machine, self._trace, self._workers, self._laws = machine, trace, workers, laws
         self.at_home = False
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self.random.uniform(10.0, 40.0))
+            if self.at_home and not self._chief:
+                return
             if self.at_home:
+                await asyncio.sleep(_LATEST_DUPLICATE_S)  # a late pause must not be the last word
+                await self.insist("POST", "/queue/unpause", {})
                 return
             worker = self.random.choice(self._workers)
-            match self.random.choice(("drain", "drain", "forget", "stop")):
+            match self.random.choice(_CHIEFS_DUTIES if self._chief else _DUTIES):
                 case "drain":
+                    await self._drain(worker.worker_id)
+                case "drain newcomer":
+                    await self._stop(worker)
+                    await asyncio.sleep(self.random.uniform(0.0, 0.04))  # it is just being registered
                     await self._drain(worker.worker_id)
                 case "forget":
                     await self._forget_one()
                 case "stop":
-                    await worker.leave()
-                    await asyncio.sleep(self.random.uniform(1.0, 20.0))
-                    if worker.process is None:
-                        worker.start()
+                    await self._stop(worker)
+                case "hurry":
+                    await self._hurry()
+                case "pause":
+                    await self._pause()
+
+    async def _stop(self, worker: SimulatedWorker) -> None:
+        await worker.leave()
+        await asyncio.sleep(self.random.uniform(1.0, 20.0))
+        if worker.process is None:
+            worker.start()
+
+    async def _hurry(self) -> None:
+        """Stops a worker and cancels what it runs at the same moment; the worker releases what is being cancelled."""
+        for worker in self.random.sample(self._workers, len(self._workers)):
+            if worker.process is not None and worker.slot.current is not None:
+                operation_id = worker.slot.current.run.operation_id
+                stopping = asyncio.ensure_future(self._stop(worker))
+                answer = await self.ask("POST", f"/operations/{operation_id}/cancel")
+                if answer is not None and answer.ok:
+                    self._laws.told_cancelled(operation_id, view_of(answer))
+                await stopping
+                return
+
+    async def _pause(self) -> None:
+        """Holds back what is queued, of one kind or both, for a while."""
+        types = self.random.choice((tuple(OperationType), (OperationType.BACKTESTING,)))
+        body = {} if len(types) > 1 else {"operation_type": types[0].value}
+        answer = await self.ask("POST", "/queue/pause", body)
+        if answer is not None and answer.ok:
+            self._trace.situations["queue paused"] += 1
+            if self.random.random() < 0.4 and self._machine.weather != Weather.calm():
+                self._machine.crash("backend crash")
+        await asyncio.sleep(self.random.uniform(2.0, 20.0))
+        await self.insist("POST", "/queue/unpause", {})
 
     async def _forget_one(self) -> None:
         """The first that runs nothing; it lives, so it registers again."""

@@ -13,13 +13,14 @@ import pytest
 from simulation.plan import FAULTS, SITUATIONS, Size, Weather
 from simulation.world import simulate
 
+SEEDS = (1, 3, 7)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
 
 
 def test_three_seeds_keep_every_law_and_every_fault_occurs(tmp_path: Path) -> None:
     faults: Counter[str] = Counter()
     situations: Counter[str] = Counter()
-    for seed in (1, 2, 6):  # an adoption is rare: leases no longer end when a clock jumps forward
+    for seed in SEEDS:
         report = simulate(seed, tmp_path / str(seed))
         assert report.violation is None, "\n".join([str(report.violation), *report.story])
         assert report.operations == Size().operations

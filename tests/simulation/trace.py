@@ -9,6 +9,7 @@ from collections.abc import Callable
 __all__ = ["Trace", "Violation"]
 
 _KEPT = 60
+_STORIES = 20_000  # of the operations that were heard of last
 
 
 class Violation(AssertionError):
@@ -16,8 +17,11 @@ class Violation(AssertionError):
 
     def __init__(self, law: str, message: str, operation_id: str | None = None) -> None:
         super().__init__(f"{law}: {message}")
-        self.law = law
+        self.law, self.message = law, message
         self.operation_id = operation_id
+
+    def __reduce__(self) -> tuple[type[Violation], tuple[str, str, str | None]]:
+        return Violation, (self.law, self.message, self.operation_id)
 
 
 class Trace:
@@ -40,7 +44,12 @@ class Trace:
         self._hash.update(line.encode() + b"\n")
         self._last.append(line)
         if operation_id is not None:
-            self._stories.setdefault(operation_id, deque(maxlen=_KEPT)).append(line)
+            story = self._stories.get(operation_id)
+            if story is None:
+                story = self._stories[operation_id] = deque(maxlen=_KEPT)
+                if len(self._stories) > _STORIES:
+                    del self._stories[next(iter(self._stories))]
+            story.append(line)
 
     def fault(self, name: str, text: str, operation_id: str | None = None) -> None:
         """A fault that really fired."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
 from typing import Any
 
 __all__ = ["EPOCH", "Process", "SimulatedClock", "VirtualLoop"]
@@ -16,11 +18,10 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _OWNER: ContextVar[Process | None] = ContextVar("owner", default=None)
 
 
-class _NothingToDo(selectors.BaseSelector):
-    """Instead of waiting for files it moves the time to the next timer."""
+class _NothingToWaitFor(selectors.BaseSelector):
+    """No file ever becomes ready."""
 
     def __init__(self) -> None:
-        self.now = 0.0
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -34,11 +35,6 @@ class _NothingToDo(selectors.BaseSelector):
         return self._keys.pop(fileobj)
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError(
-                "The simulation stands still: nothing is due, and nobody will ever wake anybody."
-            )
-        self.now += max(timeout, 0.0)
         return []
 
     def get_map(self) -> Any:
@@ -46,16 +42,53 @@ class _NothingToDo(selectors.BaseSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose hours pass at once. Work for threads is done on the spot, names of hosts are addresses."""
+    """An event loop whose hours pass at once. Work for threads is done on the spot, names of hosts are addresses.
+
+    What is ready runs in the order in which it became so; when nothing is, the time jumps to the next timer. Timers
+    of one moment fire in the order of their making.
+    """
 
     def __init__(self) -> None:
-        self._virtual = _NothingToDo()
-        super().__init__(self._virtual)
-        self._clock_resolution = 1e-6  # so that rounding never leaves a due timer behind
+        self._now = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._made = 0
+        super().__init__(_NothingToWaitFor())
+        self._ready: deque[asyncio.Handle]
         self.set_task_factory(_owned)
 
     def time(self) -> float:
-        return self._virtual.now
+        return self._now
+
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        heappush(self._timers, (when, self._made, timer))
+        return timer
+
+    def _run_once(self) -> None:
+        """One turn of asyncio's loop, without files and threads: the hottest place of a simulation."""
+        ready, timers = self._ready, self._timers
+        while not ready:
+            if not timers:
+                raise RuntimeError(
+                    "The simulation stands still: nothing is due, and nobody will ever wake anybody."
+                )
+            self._now = max(self._now, timers[0][0])
+            while timers and timers[0][0] <= self._now:
+                timer = heappop(timers)[2]
+                if not timer.cancelled():
+                    ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         done = self.create_future()
@@ -87,7 +120,10 @@ class Process:
 
     def own(self, task: asyncio.Task[Any]) -> None:
         self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begin a task inside the process, from wherever this is called."""

@@ -14,6 +14,10 @@ from simulation.worker import SimulatedWorker
 
 __all__ = ["Storm"]
 
+_WORKERS_PER_SHARE = 8  # a fleet twice as large has twice as many faults
+_PARTITION_S = ((3.0, 40.0), (55.0, 80.0), (80.0, 200.0))  # short, about as long as a lease, longer
+_Kind = tuple[str, float, Callable[[Random], Awaitable[None]]]
+
 
 class Storm:
     """Runs every kind of fault in a loop of its own until :meth:`heal`."""
@@ -29,21 +33,24 @@ class Storm:
     ) -> None:
         self._seed, self._weather, self._network = seed, weather, network
         self._machine, self._workers, self._trace = machine, workers, trace
-        self._over = False
+        self._shares = max(len(workers) // _WORKERS_PER_SHARE, 1)
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         w = self._weather
-        loops: tuple[tuple[str, float, Callable[[Random], Awaitable[None]]], ...] = (
+        of_workers: tuple[_Kind, ...] = (
             ("partition", w.partition_every_s, self._partition),
             ("crash", w.crash_every_s, self._crash),
             ("pause", w.pause_every_s, self._pause),
+        )
+        of_the_backend: tuple[_Kind, ...] = (
             ("backend", w.backend_crash_every_s, self._backend),
             ("armed", w.armed_crash_every_s, self._arm),
             ("store", w.store_trouble_every_s, self._store),
             ("clock", w.clock_jump_every_s, self._clock),
         )
-        for name, every_s, fault in loops:
+        loops = [(f"{kind[0]}/{n}", *kind[1:]) for kind in of_workers for n in range(self._shares)]
+        for name, every_s, fault in (*loops, *of_the_backend):
             self._tasks.append(
                 asyncio.ensure_future(self._loop(Random(f"{self._seed}/{name}"), every_s, fault))
             )
@@ -57,7 +64,6 @@ class Storm:
         """The sun comes out: every machine runs, every link is whole, clocks and storage behave."""
         for task in self._tasks:
             task.cancel()
-        self._over = True
         self._network.weather = self._machine.weather = Weather.calm()
         self._network.cut.clear()
         trouble = self._machine.trouble
@@ -77,7 +83,7 @@ class Storm:
         links = [link] if random.random() < 0.7 else [(URL, worker.url), (worker.url, URL)]
         for one in links:
             self._network.cut[one] += 1
-        await asyncio.sleep(random.uniform(3.0, 120.0))
+        await asyncio.sleep(random.uniform(*random.choice(_PARTITION_S)))
         for one in links:
             self._network.cut[one] -= 1
 
@@ -96,7 +102,7 @@ class Storm:
         if worker.process is None or worker.paused is not None:
             return
         past = random.random() < 0.6
-        seconds = random.uniform(70.0, 150.0) if past else random.uniform(1.0, 40.0)
+        seconds = random.uniform(60.0, 150.0) if past else random.uniform(1.0, 40.0)
         if past:
             self._trace.fault("worker pause past lease", f"{worker.instance_id} for {seconds:.3f} s")
         worker.freeze()

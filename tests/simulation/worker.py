@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -40,6 +41,7 @@ from simulation.virtual_time import EPOCH, Process, SimulatedClock
 __all__ = ["SimulatedWorker"]
 
 _STEPS = 20
+_POISON = 0.01  # of all operations
 
 
 class _Outbox:
@@ -69,9 +71,16 @@ class _Uploads:
         """Every file is at the backend already."""
 
 
+class _Link(BackendLink):
+    """The real link, except that uploads need no thread: a thread would run in real time."""
+
+    async def upload(self, digests: Iterable[str]) -> None:
+        """Every file is at the backend already."""
+
+
 @dataclass(eq=False)
 class _Run:
-    """Satisfies what :class:`Slot` and the views ask of a run."""
+    """Satisfies what :class:`Slot` and the views ask of a run. ``elapsed`` is how long it has really worked."""
 
     operation_id: str
     attempt: int
@@ -79,10 +88,10 @@ class _Run:
     started_at: datetime
     duration_s: float
     fate: str
+    elapsed: Callable[[], float]
     fenced: bool = True
 
     def __post_init__(self) -> None:
-        self.done_s = 0.0
         self.stopping: str | None = None
         self.stop_requested = asyncio.Event()
 
@@ -90,8 +99,12 @@ class _Run:
         self.stopping = self.stopping or reason
         self.stop_requested.set()
 
+    @property
+    def left_s(self) -> float:
+        return max(self.duration_s - self.elapsed(), 0.0)
+
     def progress(self) -> Progress:
-        done = min(int(self.done_s / self.duration_s * _STEPS), _STEPS)
+        done = _STEPS - math.ceil(self.left_s / self.duration_s * _STEPS - 1e-6)
         return Progress(done, _STEPS, "working")
 
 
@@ -120,6 +133,7 @@ class SimulatedWorker:
         self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
+        self._frozen_s = self._frozen_at = 0.0
         network.endpoints[self.url] = self
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -132,7 +146,7 @@ class SimulatedWorker:
         self._begun: set[tuple[str, int]] = set()
         clock = SimulatedClock(asyncio.get_running_loop())
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
-        link = BackendLink(transport, ("http://backend",), token=None, timeout_s=10.0, uploads=_Uploads())
+        link = _Link(transport, ("http://backend",), token=None, timeout_s=10.0, uploads=_Uploads())
         self._registration = Registration(
             link, request=self._introduction, accept=self._accepted, clock=clock, random=self._random
         )
@@ -158,11 +172,17 @@ class SimulatedWorker:
         self.process = None
         self.thaw()
 
+    def _boot_again(self) -> None:
+        if self.process is None:
+            self.start()
+
     def freeze(self) -> None:
-        self.paused = self.paused or asyncio.Event()
+        if self.paused is None:
+            self.paused, self._frozen_at = asyncio.Event(), self._trace.now()
 
     def thaw(self) -> None:
         if self.paused is not None:
+            self._frozen_s += self._trace.now() - self._frozen_at
             paused, self.paused = self.paused, None
             paused.set()
 
@@ -194,7 +214,10 @@ class SimulatedWorker:
         if path == "/health":
             self._registration.heard()
             self._courier.nudge()
-            return _answer(200, self._health())
+            health = self._health()
+            if health.current_operation is not None and health.current_attempt is not None:
+                message.vouches = (health.current_operation, health.current_attempt)
+            return _answer(200, health)
         if path in ("/backtests/start", "/training/start"):
             return _answer(202, self._take(StartJob.model_validate(message.json)))
         operation_id = path.split("/")[4]
@@ -238,6 +261,7 @@ class SimulatedWorker:
             self._laws.demand(not again, "a worker runs an attempt once", self.instance_id, operation_id)
             self._begun.add((operation_id, job.attempt))
             assert self.process is not None
+            self._laws.begun[operation_id, job.attempt] = self.process
             self.process.spawn(self._work(self.slot.current))  # type: ignore[arg-type]
         return StartAccepted(operation_id=run.operation_id, worker_id=self.worker_id, attempt=run.attempt)
 
@@ -248,8 +272,16 @@ class SimulatedWorker:
             fate = "failed"
         elif self.rough and dice < 0.08:
             fate = "child_died"
+        if Random(f"poison/{operation_id}").random() < _POISON:
+            fate = "poison"
         duration = random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, 60.0)
-        return _Run(operation_id, job.attempt, job.spec, EPOCH, duration, fate)
+        return _Run(operation_id, job.attempt, job.spec, EPOCH, duration, fate, self._stop_watch())
+
+    def _stop_watch(self) -> Callable[[], float]:
+        """Seconds from now on in which this machine was not frozen."""
+        now, frozen_s = self._trace.now, self._frozen_s
+        began = now()
+        return lambda: now() - began - (self._frozen_s - frozen_s)
 
     def _cancel(self, operation_id: str, attempt: int | None) -> Entry:
         entry = self.slot.entry(operation_id)
@@ -263,13 +295,16 @@ class SimulatedWorker:
 
     async def _work(self, entry: Entry) -> None:
         run: Any = entry.run
-        while run.done_s < run.duration_s and run.stopping is None:
-            piece = min(run.duration_s / _STEPS, run.duration_s - run.done_s)
+        while run.left_s > 1e-9 and run.stopping is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.stop_requested.wait(), piece)
+                await asyncio.wait_for(run.stop_requested.wait(), run.left_s)
             if self.paused is not None:
                 await self.paused.wait()
-            run.done_s += piece
+        if run.fate == "poison" and run.stopping is None:
+            self._trace.fault("job takes its machine down", self.instance_id, run.operation_id)
+            asyncio.get_running_loop().call_later(self._random.uniform(1.0, 30.0), self._boot_again)
+            self.crash()
+            return
         if run.stopping is not None:
             await asyncio.sleep(0.2)  # the time in which a job hears of it
         if self.paused is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import traceback
 from collections import Counter
@@ -27,7 +28,8 @@ from simulation.worker import SimulatedWorker
 __all__ = ["Report", "simulate"]
 
 _AUDIT_EVERY_S = 5.0
-_LATE_MESSAGES_S = 700.0  # so long after the end, duplicates that are minutes late still arrive
+_PER_OPERATOR = 25
+_LATE_MESSAGES_S = 400.0  # so long after the end, duplicates that are minutes late still arrive
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,23 @@ def simulate(seed: int, home: Path, size: Size | None = None, weather: Weather |
     """Run one seed; ``home`` is a folder for the little that the backend keeps in files."""
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    world = _World(seed, home, size or Size(), weather or Weather(), loop)
+    world = _World(seed, home, size or Size(), weather or Weather.of(seed), loop)
     log = logging.getLogger("ktrdr")
     listener, level, spreads = _Listener(world), log.level, log.propagate
     log.addHandler(listener)
     log.setLevel(logging.ERROR)
     log.propagate = False
+    thresholds = gc.get_threshold()
+    gc.freeze()  # a run makes much, and little of it in cycles: those are looked for seldom
+    gc.set_threshold(100_000, 20, 50)
     try:
         return world.run()
     finally:
         log.removeHandler(listener)
         log.setLevel(level)
         log.propagate = spreads
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
         asyncio.set_event_loop(None)
         loop.close()
 
@@ -86,7 +93,7 @@ class _World:
         self._broken: asyncio.Future[None] = loop.create_future()
         self._control = ControlSettings()
         self._laws = Laws(self._trace, self._control, self._report)
-        self._clients: list[Client] = []
+        self._clients: dict[asyncio.Task[None], Client] = {}
         loop.set_exception_handler(self._unexpected)
 
     def _random(self, name: str) -> Random:
@@ -137,25 +144,55 @@ class _World:
             worker.start()
         storm = Storm(str(self._seed), self._weather, network, machine, workers, trace)
         storm.begin()
-        operator = Operator(network, self._random("operator"), machine, trace, workers)
-        operating = asyncio.ensure_future(operator.run())
-        begins = self._random("begins")
-        tasks = []
-        for number in range(size.operations):
-            client = Client(number, network, self._random(f"client/{number}"), self._laws)
-            self._clients.append(client)
-            tasks.append(asyncio.ensure_future(client.run(begins.uniform(1.0, size.chaos_s * 0.8))))
+        operators = [
+            Operator(
+                network,
+                self._random(f"operator/{number}"),
+                machine,
+                trace,
+                group,
+                self._laws,
+                chief=number == 0,
+            )
+            for number, group in enumerate(_shares(workers))
+        ]
+        operating = [asyncio.ensure_future(operator.run()) for operator in operators]
+        submitting = asyncio.ensure_future(self._submit_all(network))
         auditing = asyncio.ensure_future(self._audit())
         await self._unless_broken(asyncio.sleep(size.chaos_s))
-        operator.at_home = True
+        for operator in operators:
+            operator.at_home = True
         storm.heal()
-        everyone = asyncio.gather(*tasks, operating)
+        everyone = asyncio.gather(submitting, *operating)
         await self._unless_broken(asyncio.wait({everyone}, timeout=size.heal_s))
         self._demand_finished()
         await self._unless_broken(everyone)
         await self._unless_broken(asyncio.sleep(_LATE_MESSAGES_S))
         auditing.cancel()
         self._final_audit()
+
+    async def _submit_all(self, network: Network) -> None:
+        """Clients come one by one at random moments; each is there until it was told the end of its operation."""
+        random, now = self._random("begins"), self._loop.time
+        moments = sorted(random.uniform(1.0, self._size.chaos_s * 0.8) for _ in range(self._size.operations))
+        began = now()
+        for number, moment in enumerate(moments):
+            await asyncio.sleep(max(began + moment - now(), 0.0))
+            client = Client(number, network, self._random(f"client/{number}"), self._laws)
+            task = asyncio.ensure_future(client.run())
+            self._clients[task] = client
+            task.add_done_callback(self._content)
+        while self._clients:
+            await asyncio.wait(list(self._clients))
+
+    def _content(self, task: asyncio.Task[None]) -> None:
+        """A client has seen the end of its operation."""
+        client = self._clients.pop(task)
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                self.failed(error)
+            elif client.operation_id not in self._laws.ended:
+                self._report(Violation("nobody gets a strange answer", "a client left", client.operation_id))
 
     def _worker(self, number: int, network: Network, model: str) -> SimulatedWorker:
         kind = WorkerType.BACKTESTING if number % 2 == 0 else WorkerType.TRAINING
@@ -191,9 +228,8 @@ class _World:
                 f"{operation.status} after {self._size.heal_s:.0f} s",
                 name,
             )
-        for client in self._clients:
-            self._laws.demand(
-                client.operation_id in self._laws.ended,
+        for client in self._clients.values():
+            self._laws.broken(
                 "after the healing everything finishes",
                 f"a client was not told the end of '{client.operation_id}'",
                 client.operation_id,
@@ -253,6 +289,11 @@ class _World:
             violation,
             story,
         )
+
+
+def _shares(workers: list[SimulatedWorker]) -> list[list[SimulatedWorker]]:
+    """One operator looks after so many workers."""
+    return [workers[first : first + _PER_OPERATOR] for first in range(0, len(workers), _PER_OPERATOR)]
 
 
 def void(_: object) -> None:

@@ -194,8 +194,14 @@ class HealthLoop:
                     await self._operations.apply(operation.operation_id, expired)
 
     async def forget(self, worker_id: str, reason: str) -> None:
-        """Remove a worker; what it held goes back to the queue."""
+        """Remove a worker; what it held goes back to the queue. One that registers, or is given work, meanwhile stays."""
+        worker = self._registry.find(worker_id)
+        held = None if worker is None else worker.reserved_for
         await self._operations.store.delete_worker(worker_id)
+        now = self._registry.find(worker_id)
+        if now is not None and (now is not worker or now.reserved_for not in (held, None)):
+            await self._operations.store.save_worker(now.record)
+            return
         self._registry.remove(worker_id)
         await self.lose(worker_id, None, reason)
 

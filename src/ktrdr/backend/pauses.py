@@ -26,26 +26,34 @@ class Pauses:
         self._store = store
         self._clock = clock
         self.known: Mapping[OperationType, datetime] = {}
+        self._changes = 0  # an answer that was read before one of them is not believed
 
     async def read(self) -> Mapping[OperationType, datetime]:
         """The paused types, with the moment since when."""
-        self.known = await self._store.paused()
+        changes = self._changes
+        found = await self._store.paused()
+        if changes == self._changes:
+            self.known = found
         return self.known
 
     async def pause(self, types: Collection[OperationType]) -> None:
         """Pause; what is paused already stays so."""
         before, now = self.known, self._clock.now()
         # at once, so that nothing is dispatched while the ledger writes
-        self.known = dict.fromkeys(types, now) | dict(before)
+        self._know(dict.fromkeys(types, now) | dict(before))
         try:
-            self.known = await self._store.set_paused(types, now)
+            self._know(await self._store.set_paused(types, now))
         except BaseException:
-            self.known = before
+            self._know(before)
             raise
 
     async def lift(self, types: Collection[OperationType]) -> None:
         """Dispatch again; what is not paused stays so."""
-        self.known = await self._store.set_paused(types, None)
+        self._know(await self._store.set_paused(types, None))
+
+    def _know(self, paused: Mapping[OperationType, datetime]) -> None:
+        self._changes += 1
+        self.known = paused
 
     async def view(self) -> QueueView:
         """The queue as clients see it."""

@@ -47,7 +47,7 @@ __all__ = [
     "expire",
     "finish",
     "ignore",
-    "late_checkpoint",
+    "late_end",
     "not_mine",
     "refuse",
     "release",
@@ -230,14 +230,17 @@ def release(operation: Operation, event: Released, moment: Moment) -> Transition
     return again(operation, moment, why, drop, instance_id=None, **kept)
 
 
-def late_checkpoint(operation: Operation, event: Released, moment: Moment) -> Transition:
-    """The attempt was given up before its worker could hand in the checkpoint; the checkpoint still helps."""
-    if event.checkpoint_digest is None:
-        return ignore(operation, event, moment.now)
-    text = f"attempt {operation.attempt}: late checkpoint from {operation.worker_id}"
+def late_end(operation: Operation, event: Released | ChildDied, moment: Moment) -> Transition:
+    """The attempt was given up before its worker could tell that it has ended. It can be adopted no more; a
+    checkpoint still helps."""
     kept, drop = _newer(operation, event.checkpoint_digest)
-    kept["progress"] = _forward(operation.progress, event)
-    return Transition(replace(operation, story=tell(operation.story, moment.now, text), **kept), drop)
+    what = "end" if event.checkpoint_digest is None else "checkpoint"
+    text = f"attempt {operation.attempt}: late {what} from {operation.worker_id}"
+    kept |= {
+        "progress": _forward(operation.progress, event),
+        "story": tell(operation.story, moment.now, text),
+    }
+    return Transition(replace(operation, instance_id=None, **kept), drop)
 
 
 def checkpointed(operation: Operation, event: Checkpointed, moment: Moment) -> Transition:

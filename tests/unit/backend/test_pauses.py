@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ktrdr.backend.pauses import Pauses
 from ktrdr.errors import Unavailable
 from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.model import OperationType
+from ktrdr.testing.clock import FakeClock
 from support.control_plane import STILL, ControlPlane, calm
 
 TRAINING = OperationType.TRAINING
@@ -126,3 +128,28 @@ async def test_nothing_slips_through_while_the_pause_is_recorded(tmp_path: Path,
         else:
             await calm()
             assert await plane.status(name) == "pending"
+
+
+class Late(MemoryStore):
+    """Its answer to what is paused is old when it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def paused(self) -> Mapping[OperationType, datetime]:
+        answer = await super().paused()
+        await self.gate.wait()
+        return answer
+
+
+async def test_an_answer_older_than_a_pause_does_not_lift_it() -> None:
+    store = Late()
+    pauses = Pauses(store, FakeClock())
+    reading = asyncio.create_task(pauses.read())
+    await asyncio.sleep(0)
+    pausing = asyncio.create_task(pauses.pause([OperationType.TRAINING]))
+    store.gate.set()
+    await pausing
+    assert OperationType.TRAINING in await reading
+    assert OperationType.TRAINING in pauses.known

@@ -66,7 +66,7 @@ EXPECTED = {
     LeaseExpired: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
     WorkerLost: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
     NotMine: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
-    ChildDied: ("-", "pending", "pending", "cancelled", "-", "-", "-"),
+    ChildDied: ("pending", "pending", "pending", "cancelled", "-", "-", "-"),
     Checkpointed: ("pending", "assigned", "running", "cancelling", "-", "-", "-"),
     CancelRequested: ("cancelled", "cancelling", "cancelling", "-", "-", "-", "-"),
 }
@@ -190,7 +190,7 @@ def test_a_release_counts_no_failure_and_keeps_the_checkpoint() -> None:
 def test_a_checkpoint_that_comes_late_is_still_taken() -> None:
     late = step(pending_again(), Released(FIRST, "e" * 64), LATER)
     assert (late.outcome, late.operation.checkpoint_digest) == ("changed", "e" * 64)
-    assert step(pending_again(), Released(FIRST), LATER).outcome == "ignored"
+    assert late.operation.assignment is None, "its worker said that it has ended"
 
 
 # --- running ------------------------------------------------------------------------------------------------------
@@ -334,13 +334,14 @@ def test_a_result_that_was_given_up_is_adopted() -> None:
     assert (again.status, again.attempt, again.failures) == (PENDING, 1, 2)  # coming and going is bounded too
 
 
+@pytest.mark.parametrize("status", [PENDING, RUNNING], ids=["given up before", "running"])
 @pytest.mark.parametrize("ended", [Released(FIRST), ChildDied(FIRST, "signal 9")])
 @pytest.mark.parametrize("kind", [Accepted, Progressed])
 def test_what_its_own_worker_ended_is_not_adopted(
-    kind: type[Accepted | Progressed], ended: Released | ChildDied
+    kind: type[Accepted | Progressed], ended: Released | ChildDied, status: OperationStatus
 ) -> None:
     """A probe that was answered before the end and comes after it must not revive an attempt that nobody runs."""
-    over = step(operation_in(RUNNING), ended, LATER).operation
+    over = step(operation_in(RUNNING) if status is RUNNING else pending_again(), ended, LATER).operation
     late = step(over, an_event(kind, FIRST, LATER), LATER)
     assert (late.outcome, late.operation.status) == ("ignored", PENDING)
     assert late.commands == (StopStray("op_1", FIRST),)

@@ -1,0 +1,140 @@
+"""The ledger's disk, which outlives backends: the memory store, with indexes, and with a watcher at every change."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from heapq import merge
+from itertools import islice
+from typing import Protocol
+
+from ktrdr.operations.events import Assigned, Event
+from ktrdr.operations.machine import Transition
+from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.model import (
+    ModelRecord,
+    NewOperation,
+    Operation,
+    OperationStatus,
+    OperationType,
+)
+from ktrdr.operations.store import LONGEST_WAIT
+
+__all__ = ["Disk", "Watcher"]
+
+_LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+_Place = tuple[int, datetime, str]
+
+
+class Watcher(Protocol):
+    """Who looks at every change of the ledger."""
+
+    def submitted(self, operation: Operation) -> None: ...
+    def changed(self, before: Operation, event: Event, transition: Transition) -> None: ...
+    def deleted(self, operation_id: str) -> None: ...
+
+
+class Disk(MemoryStore):
+    """What is durable. Queues, live operations and counts are kept in order, so that a million operations cost what
+    a hundred do."""
+
+    def __init__(self, watcher: Watcher, max_failures: int) -> None:
+        super().__init__(max_failures=max_failures)
+        self._watcher = watcher
+        self._counts: Counter[tuple[OperationType, OperationStatus]] = Counter()
+        self._queues: dict[OperationType, list[_Place]] = {kind: [] for kind in OperationType}
+        self._held: list[_Place] = []
+        self.held_by: defaultdict[tuple[str, str], set[str]] = defaultdict(
+            set
+        )  # worker and instance: operations
+
+    @property
+    def operations(self) -> dict[str, Operation]:
+        """Every record, for the laws."""
+        return self._operations
+
+    def has_model(self, model_id: str | None) -> bool:
+        """Whether a model of this name is listed."""
+        return model_id in self._models
+
+    def holds_back(self, kind: OperationType) -> bool:
+        """Whether operations of this type are paused."""
+        return kind in self._paused
+
+    async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
+        known = new.operation_id in self._operations
+        operation = await super().submit(new, now)
+        if operation.operation_id == new.operation_id and not known:
+            self._enter(operation)
+            self._watcher.submitted(operation)
+            if assign is not None:
+                operation = (await self.apply(new.operation_id, assign, now)).operation
+        return operation
+
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        before = self._find(operation_id)
+        transition = await super().apply(operation_id, event, now, model=model)
+        if before.status is not transition.operation.status:
+            self._leave(before)
+            self._enter(transition.operation)
+        self._watcher.changed(before, event, transition)
+        return transition
+
+    async def delete(self, operation_id: str) -> None:
+        operation = self._find(operation_id)
+        await super().delete(operation_id)
+        self._leave(operation)
+        self._watcher.deleted(operation_id)
+
+    def _line(self, operation: Operation) -> list[_Place] | None:
+        """The ordered list in which an operation of this status stands."""
+        if operation.status is OperationStatus.PENDING:
+            return self._queues[operation.operation_type]
+        return self._held if operation.status in _LIVE else None
+
+    def _enter(self, operation: Operation) -> None:
+        self._counts[operation.operation_type, operation.status] += 1
+        if (line := self._line(operation)) is not None:
+            insort(line, _place(operation))
+            self._hold(operation, set.add)
+
+    def _leave(self, operation: Operation) -> None:
+        self._counts[operation.operation_type, operation.status] -= 1
+        if (line := self._line(operation)) is not None:
+            del line[bisect_left(line, _place(operation))]
+            self._hold(operation, set.discard)
+
+    def _hold(self, operation: Operation, change: Callable[[set[str], str], None]) -> None:
+        if operation.status in _LIVE and (assignment := operation.assignment) is not None:
+            change(self.held_by[assignment.worker_id, assignment.instance_id], operation.operation_id)
+
+    async def live(self) -> Sequence[Operation]:
+        return tuple(self._operations[place[-1]] for place in self._held)
+
+    async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
+        return dict(+self._counts)
+
+    async def queue_position(self, operation_id: str) -> int | None:
+        operation = self._find(operation_id)
+        if operation.status is not OperationStatus.PENDING:
+            return None
+        return bisect_left(self._queues[operation.operation_type], _place(operation)) + 1
+
+    def _queue(self) -> Iterable[Operation]:
+        return (self._operations[place[-1]] for place in merge(*self._queues.values()))
+
+    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
+        ready = (
+            o for o in self._queue() if o.not_before is None or not now < o.not_before <= now + LONGEST_WAIT
+        )
+        return tuple(islice(ready, limit))
+
+
+def _place(operation: Operation) -> _Place:
+    """In a queue the priority comes first; among live operations it is of no account, as in the real ledgers."""
+    first = -operation.priority if operation.status is OperationStatus.PENDING else 0
+    return (first, operation.created_at, operation.operation_id)

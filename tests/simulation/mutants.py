@@ -1,0 +1,92 @@
+"""``python -m simulation.mutants``: bugs planted one by one in a copy of the sources; the simulation must find each."""
+
+# ruff: noqa: T201 - a command speaks by printing
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulation.bugs_backend import BACKEND_BUGS
+from simulation.bugs_machine import MACHINE_BUGS
+from simulation.bugs_worker import WORKER_BUGS
+from simulation.mutant import Mutant, plant
+
+__all__ = ["MUTANTS", "main"]
+
+MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WORKER_BUGS)
+_TESTS = Path(__file__).parents[1]
+_FOUND = re.compile(r"seed (\d+): [^\n]*\n  BROKEN (.*)", re.DOTALL)
+_CRASHED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Hunt:
+    """What became of one planted bug. ``how`` is None if every law held."""
+
+    mutant: Mutant
+    how: str | None
+    wall_s: float
+
+
+def _hunt(mutant: Mutant, seeds: int) -> _Hunt:
+    """Run seeds until a law breaks: first those that found this bug once, then the others in order."""
+    began = time.monotonic()
+    order = [*mutant.seeds, *(seed for seed in range(1, seeds + 1) if seed not in mutant.seeds)][:seeds]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.pathsep.join([str(plant(mutant, Path(folder))), str(_TESTS)])
+        command = [sys.executable, "-m", "simulation", "--seeds", ",".join(map(str, order)), "--stop"]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    wall_s = time.monotonic() - began
+    if (broken := _FOUND.search(done.stdout)) is not None:
+        return _Hunt(mutant, f"seed {broken[1]}: {' '.join(broken[2].split())[:120]}", wall_s)
+    if done.returncode != 0:
+        raise RuntimeError(f"The simulation itself failed on '{mutant.name}':\n{done.stderr[-2000:]}")
+    return _Hunt(mutant, None, wall_s)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 if every bug was found, 1 if one survived, 2 if one could not be planted."""
+    parser = argparse.ArgumentParser(prog="simulation.mutants")
+    parser.add_argument("--seeds", type=int, default=200, help="at most so many for each bug")
+    parser.add_argument("--jobs", type=int, default=2, help="bugs that are hunted at the same time")
+    parser.add_argument("--only", default="", help="bugs with this in their name")
+    chosen = parser.parse_args(arguments)
+    mutants = [mutant for mutant in MUTANTS if chosen.only in mutant.name]
+    missed = 0
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        hunts = [(mutant, pool.submit(_hunt, mutant, chosen.seeds)) for mutant in mutants]
+        for mutant, hunt in hunts:
+            try:
+                found = hunt.result()
+            except (ValueError, RuntimeError) as error:
+                pool.shutdown(cancel_futures=True)
+                print(f"FAILED  {mutant.name}: {error}")
+                return _CRASHED
+            missed += found.how is None
+            word = "found " if found.how else "MISSED"
+            print(
+                f"{word}  {found.mutant.name}: {found.how or 'every law held'} ({found.wall_s:.0f} s)",
+                flush=True,
+            )
+    print(f"{len(mutants) - missed} of {len(mutants)} planted bugs found")
+    return 1 if missed or not mutants else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
