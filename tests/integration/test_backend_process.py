@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -153,6 +154,23 @@ def test_off_loopback_with_a_token_every_route_but_health_needs_it(tmp_path: Pat
         if made.process.poll() is None:
             made.process.kill()
             made.process.wait()
+
+
+@pytest.mark.parametrize(("trusted", "address"), [("", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
+def test_who_asks_is_said_by_the_connection_or_by_a_proxy_that_is_trusted(
+    tmp_path: Path, trusted: str, address: str
+) -> None:
+    made = Process(tmp_path, **({"FORWARDED_ALLOW_IPS": trusted} if trusted else {}))
+    try:
+        wait_for(made.ready, "the backend answers")
+        connection = http.client.HTTPConnection("127.0.0.1", made.port, timeout=60)
+        connection.request("DELETE", "/api/v1/tokens/none", headers={"X-Forwarded-For": "203.0.113.9"})
+        assert connection.getresponse().status == 404
+        connection.close()
+        entries = json.loads(made.get("/api/v1/audit")[1])["entries"]
+        assert [(e["address"], e["what"], e["outcome"]) for e in entries] == [(address, "token.revoke", 404)]
+    finally:
+        assert made.stop() == 0
 
 
 def test_it_serves_an_inherited_socket(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.descriptors import raise_descriptor_limit
 from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings, configure
-from ktrdr.protocol.serving import PatientProtocol, serve_tls
+from ktrdr.protocol.serving import PatientProtocol, serve_tls, trusts_a_proxy
 from ktrdr.protocol.tls import TlsSettings
 from ktrdr.tracing import traces_from_environment
 
@@ -144,6 +144,7 @@ def run_backend(
         lifespan="on",
         log_config=None,
         server_header=False,
+        proxy_headers=trusts_a_proxy(),
     )
     serve_tls(settings, context)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from urllib.parse import urlsplit
 
@@ -11,7 +12,15 @@ from fastapi import HTTPException
 from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["HEAD_PATIENCE_S", "PatientProtocol", "bounded", "host_of", "host_of_origin", "serve_tls"]
+__all__ = [
+    "HEAD_PATIENCE_S",
+    "PatientProtocol",
+    "bounded",
+    "host_of",
+    "host_of_origin",
+    "serve_tls",
+    "trusts_a_proxy",
+]
 
 HEAD_PATIENCE_S = 30.0
 _BODY_PATIENCE_S = 30.0
@@ -56,6 +65,12 @@ def bounded(receive: Receive, limit_bytes: int, patience_s: float = _BODY_PATIEN
         return message
 
     return limited
+
+
+def trusts_a_proxy() -> bool:
+    """Whether ``X-Forwarded-For`` says who asks. Only where FORWARDED_ALLOW_IPS, which the HTTP server reads, names the
+    proxies that may say so: without it any program on this machine could put another's address into the audit record."""
+    return bool(os.environ.get("FORWARDED_ALLOW_IPS"))
 
 
 def serve_tls(config: uvicorn.Config, context: ssl.SSLContext | None) -> None:

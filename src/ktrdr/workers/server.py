@@ -19,7 +19,7 @@ from ktrdr.errors import InvalidInput, InvalidSetting
 from ktrdr.logs import about, configure
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
-from ktrdr.protocol.serving import PatientProtocol, serve_tls
+from ktrdr.protocol.serving import PatientProtocol, serve_tls, trusts_a_proxy
 from ktrdr.tracing import traces_from_environment
 from ktrdr.workers.backtest_worker import BacktestWorker
 from ktrdr.workers.base import WorkerAPIBase
@@ -106,6 +106,7 @@ async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=trusts_a_proxy(),
         timeout_keep_alive=30,
         timeout_graceful_shutdown=2,
     )
