@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,6 +22,8 @@ from ktrdr.protocol.serving import bounded, host_of, host_of_origin
 __all__ = ["JSON_BODY_CAP", "Guard"]
 
 JSON_BODY_CAP = 1 << 20
+_QUIET_S = 1.0
+_log = logging.getLogger("ktrdr.backend")
 _RAW = re.compile(r"/api/v1/(artifacts/(?!gc\Z)[^/]*|data/import)\Z")  # bodies of any size, streamed
 
 
@@ -34,6 +38,7 @@ class Guard:
         self._app = app
         self._config = config
         self._doorman = doorman or Doorman(config)
+        self._quiet_until, self._unsaid = 0.0, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,6 +95,7 @@ class Guard:
         try:
             principal = await self._doorman.principal(shown)
         except NotAuthorised as error:
+            self._complain(scope)
             return error_response(
                 error, path, challenge=f'{CHALLENGE}, error="invalid_token"' if shown else CHALLENGE
             )
@@ -97,6 +103,23 @@ class Guard:
             return error_response(error, path)
         scope.setdefault("state", {})["principal"] = principal
         return None
+
+    def _complain(self, scope: Scope) -> None:
+        """Log who came without a valid token, at most a line a second: whoever tries must not fill the disk."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            self._unsaid += 1
+            return
+        more = f" ({self._unsaid} more since the last line)" if self._unsaid else ""
+        self._quiet_until, self._unsaid = now + _QUIET_S, 0
+        address = (scope.get("client") or ("?",))[0]
+        _log.warning(
+            "%s %s from %s was refused: no valid token%s",
+            scope["method"],
+            ascii(scope["path"])[:120],
+            address,
+            more,
+        )
 
     def _unauthorised(self, scope: Scope, found: RouteMatch | None) -> ASGIApp | None:
         """Whether the route is theirs."""

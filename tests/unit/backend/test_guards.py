@@ -233,3 +233,17 @@ def test_a_wrong_network_is_named() -> None:
     with pytest.raises(InvalidSetting, match=r"'10\.0\.0' is not a network"):
         read_networks("10.0.0")
     assert read_networks("::1/128") == (ipaddress.ip_network("::1/128"),)
+
+
+async def test_refusals_are_logged_with_the_address_and_without_end(
+    secured: BackendConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = AsgiTransport({"http://127.0.0.1": Guard(_inner, secured)})
+    for _ in range(50):
+        headers = {"authorization": "Bearer a-guess-of-somebody"}
+        answer = await transport.request("GET", "http://127.0.0.1/api/v1/x%0Ay", headers=headers)
+        assert answer.status == 401
+    lines = [line for line in caplog.messages if "no valid token" in line]
+    assert lines[0] == "GET '/api/v1/x\\ny' from 127.0.0.1 was refused: no valid token"
+    assert len(lines) < 25
+    assert "a-guess-of-somebody" not in caplog.text
