@@ -18,7 +18,7 @@ class Stream:
         self.acknowledged: list[str] = []
         self._chaos, self._name, self._pause_s = chaos, name, pause_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)  # a failed test must not hang
         self._thread.start()
 
     def _run(self) -> None:

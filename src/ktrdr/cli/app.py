@@ -37,7 +37,7 @@ _COMMANDS = {
         "Operations: list, show, watch, cancel, pause, unpause, retry, resume, results, metrics, logs, delete.",
     ),
     "status": ("status", "status", "The fleet at a glance: the queue, operations and workers."),
-    "workers": ("workers", "workers", "Workers: list, drain, undrain, forget."),
+    "workers": ("workers", "workers", "Workers: list, show, drain, undrain, forget."),
     "tokens": ("tokens", "tokens", "Tokens of the backend: create, list, revoke."),
     "audit": ("audit", "audit", "Who changed what, when and from where."),
     "report": ("report", "report", "Write the HTML and PNG report of a finished backtest."),

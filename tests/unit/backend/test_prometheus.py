@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,35 @@ async def test_the_largest_lag_is_remembered_for_a_minute() -> None:
     watch.note(155.0, 0.02)
     watch.note(160.0, 0.0)
     assert worst() == 0.02
+
+
+CONTRACT = (
+    "ktrdr_workers_total",
+    "ktrdr_workers_available",
+    "ktrdr_workers_busy",
+    "ktrdr_workers_unavailable",
+)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+async def test_prometheus_own_checker_has_no_complaint_but_one(plane: ControlPlane) -> None:
+    worker = await plane.join("b1")
+    worker.extra = {
+        "cpu": 1.0,
+        "rss": 1,
+        "disk_free": 2,
+        "gpu": {"gpu": True, "gpu_count": 1, "gpu_memory_gb": 8},
+    }
+    name = await plane.submit()
+    await plane.until(name, "running")
+    await plane.deliver(worker, name)
+    await plane.probe()
+    text = (await plane.ask("GET", "/metrics")).body
+    for metric in CONTRACT:
+        assert f"\n{metric}{{" in text.decode()
+    done = await asyncio.to_thread(
+        subprocess.run, ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    # This gauge's name is part of the contract; 1 would mean that the text cannot be read.
+    accepted = 'ktrdr_workers_total non-counter metrics should not have "_total" suffix\n'
+    assert (done.returncode, done.stderr.decode()) == (3, accepted)

@@ -77,3 +77,24 @@ def test_garbage_is_counted(arguments: list[str], verb: str, capsys: pytest.Capt
         assert run(["artifacts", "gc", *arguments, "--api-url", backend.url]) == 0
         assert backend.asked == [("POST", "/api/v1/artifacts/gc")]
     assert capsys.readouterr().out.startswith(f"{verb} 1,200 artifacts (5 bytes); 2 without a")
+
+
+def test_a_worker_is_shown_with_what_it_ran(capsys: pytest.CaptureFixture[str]) -> None:
+    worker = {
+        "worker_id": "w1", "status": "draining", "reason": "It finishes what it runs and takes no more.",
+        "capabilities": {"cores": 4, "gpu": False}, "metadata": {}, "recent_operations": ["op_1"],
+    }  # fmt: skip
+    ran = [{"operation_id": "op_1", "status": "failed", "attempt": 2, "error": "it broke"}]
+
+    def said(_method: str, path: str) -> Said:
+        return Said({"operations": ran, "total": 1} if "/operations" in path else worker)
+
+    with scripted(said) as backend:
+        assert run(["workers", "show", "w1", "--api-url", backend.url]) == 0
+        told = capsys.readouterr().out
+        assert run(["workers", "show", "w1", "--json", "--api-url", backend.url]) == 0
+        assert json.loads(capsys.readouterr().out) == {**worker, "operations": ran}
+        assert ("GET", "/api/v1/operations?worker_id=w1&limit=10") in backend.asked
+    assert "status     draining\n" in told
+    assert "machine    cores 4\n" in told
+    assert told.endswith("operations:\n  op_1 failed, attempt 2: it broke\n")

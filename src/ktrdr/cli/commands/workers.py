@@ -10,10 +10,12 @@ from ktrdr.cli.output import Output
 
 __all__ = ["workers"]
 
+_RAN = 10
+
 
 @click.group()
 def workers() -> None:
-    """Workers: list, drain, undrain, forget."""
+    """Workers: list, show, drain, undrain, forget."""
 
 
 @workers.command("list")
@@ -40,6 +42,25 @@ def list_(worker_type: str | None, status: str | None, api: Api, out: Output) ->
         else "No workers match; see them all: ktrdr workers list"
     )
     out.table(answer, columns, rows, empty=empty, spare=("cores", "device", "endpoint", "type"))
+
+
+@workers.command("show")
+@click.argument("worker_id", callback=a_name)
+@api_command
+def show(worker_id: str, api: Api, out: Output) -> None:
+    """Show one worker and the operations it ran last."""
+    worker = api.get(f"/workers/{worker_id}")
+    ran = api.get("/operations", worker_id=worker_id, limit=_RAN)["operations"]
+    plain = {k: v for k, v in worker.items() if not isinstance(v, list | dict)}
+    machine = {k: v for k, v in worker["capabilities"].items() if v}
+    out.mapping({**worker, "operations": ran}, {**plain, "machine": machine})
+    if not out.as_json:
+        told = [
+            f"  {o['operation_id']} {o['status']}, attempt {o['attempt']}"
+            + (f": {o['error']}" if o["error"] else "")
+            for o in ran
+        ]
+        out.result(None, "operations:", *(told or ["  none yet"]))
 
 
 @workers.command("drain")
