@@ -31,6 +31,7 @@ MODULES = (
     "bench_features",
     "bench_simulate",
     "bench_training",
+    "bench_checkpoints",
     "bench_bridge",
     "bench_platform",
     "bench_control",
