@@ -68,6 +68,9 @@ async def _live(target: Backend, seconds: float, diary: Diary) -> None:
 async def _one(url: str, client: Client, number: int, diary: Diary) -> None:
     """An operation and those who watch it."""
     answer = await client.ask("POST", "/trainings/start", training())
+    if answer.status != 202:
+        diary.done[f"refused {answer.status}"] += 1
+        return
     operation_id = answer.json()["operation_id"]
     diary.done["submitted"] += 1
     watcher = asyncio.create_task(Subscriber(url, operation_id).follow())

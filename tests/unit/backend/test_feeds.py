@@ -26,12 +26,14 @@ class Scripted:
 
     def __init__(self) -> None:
         self.reads = 0
+        self.takes_s = 0.0
         self.attempt = 1
         self.status = OperationStatus.RUNNING
         self.failure: Exception | None = None
 
     async def view(self, operation_id: str) -> OperationView:
         self.reads += 1
+        await asyncio.sleep(self.takes_s)
         if self.failure is not None:
             raise self.failure
         return OperationView(
@@ -45,7 +47,7 @@ class Scripted:
 
 class Place:
     def __init__(self, fleet: Fleet) -> None:
-        self.views, self.hub = Scripted(), Hub()
+        self.views, self.hub, self.fleet = Scripted(), Hub(), fleet
         self.feeds = Feeds(self.views, self.hub, fleet, 3600.0)
 
     def change(self, attempt: int, status: OperationStatus = OperationStatus.RUNNING) -> None:
@@ -135,3 +137,25 @@ async def test_who_knows_the_end_already_is_told_that_it_is_over(
     with place.feeds.watch(NAME) as feed:
         assert await feed.beyond(known.etag, 60.0) is None
         assert feed.over
+
+
+async def _reads_in(place: Place, seconds: float) -> int:
+    with place.feeds.watch(NAME) as feed:
+        assert await feed.beyond(None, 60.0) is not None
+        before = place.views.reads
+        await asyncio.sleep(seconds)
+        return place.views.reads - before
+
+
+async def test_what_waits_is_read_less_often_than_what_runs(place: Place) -> None:
+    place.feeds = Feeds(place.views, place.hub, place.fleet, 0.01)
+    running = await _reads_in(place, 0.5)
+    place.views.status = OperationStatus.PENDING
+    waiting = await _reads_in(place, 0.5)
+    assert 0 < waiting < running / 2
+
+
+async def test_a_ledger_that_answers_slowly_is_asked_less_often(place: Place) -> None:
+    place.views.takes_s = 0.05
+    place.feeds = Feeds(place.views, place.hub, place.fleet, 0.001)
+    assert await _reads_in(place, 1.0) <= 6, "a fifth of the time at most"
