@@ -16,7 +16,7 @@ WORKERS ?= 2
 SOAK_MINUTES ?= 3
 SEEDS ?= 1,3,7
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-crash test-api sim sim-mutants coverage-report bench bench-control quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-crash test-api test-chaos sim sim-mutants coverage-report bench bench-control quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ test-api: $(VENV)/.ready-dev ## thousands of requests made from the OpenAPI docu
 
 test-crash: $(VENV)/.ready-dev ## kill -9 while checkpoints and artifacts are written; KILLS=300 SEED=1
 	@PYTHONPATH=tests $(BIN)/python -m crash --kills $(or $(KILLS),300) --seed $(or $(SEED),1)
+
+test-chaos: $(VENV)/.ready-dev ## real processes killed, networks cut, disks full, clocks set, databases away; ROUNDS=12 SEED=1
+	@CHAOS_ROUNDS=$(or $(ROUNDS),12) CHAOS_SEED=$(or $(SEED),1) $(PYTEST) -n $(WORKERS) tests/chaos
 
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=1,3,7 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --jobs $(WORKERS) --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))

@@ -21,11 +21,12 @@ from support.processes import Part, Parts, wait_for
 __all__ = ["Chaos", "ended", "integrity", "no_tracebacks", "runs"]
 
 PROGRAM = """
-import sys
+import os
 from ktrdr.workers import server
 from ktrdr.workers.backtest_worker import BacktestWorker
 BacktestWorker.preload = ()
-server.run_worker("backtesting", host="127.0.0.1", port=0, job="ktrdr.testing.chaos_jobs:perform")
+port = int(os.environ.get("WORKER_PORT") or 0)
+server.run_worker("backtesting", host="127.0.0.1", port=port, job="ktrdr.testing.chaos_jobs:perform")
 """
 _TERMINAL = ("completed", "failed", "cancelled")
 
@@ -37,13 +38,13 @@ class Chaos:
     the ledger before it starts, and ``POST /operations/{id}/retry`` submits that work again, as often as wanted.
     """
 
-    def __init__(self, parts: Parts, **instructions: str) -> None:
+    def __init__(self, parts: Parts, database: str | None = None, **instructions: str) -> None:
         self.parts = parts
-        asyncio.run(self._seed(instructions))
+        asyncio.run(self._seed(database or self.parts.home / "ktrdr.db", instructions))
 
-    async def _seed(self, instructions: dict[str, str]) -> None:
+    async def _seed(self, where: str | Path, instructions: dict[str, str]) -> None:
         self.parts.home.mkdir(parents=True, exist_ok=True)
-        store = SqlStore(self.parts.home / "ktrdr.db")
+        store = SqlStore(where)
         now = datetime.now(UTC)
         for name, instruction in instructions.items():
             body = canonical_json(spec(instruction))
@@ -61,19 +62,26 @@ class Chaos:
             self.parts.wait_worker(name, "available", part)
         return part
 
-    def submit(self, api: Api, name: str) -> str:
+    def submit(self, api: Api, name: str, key: str | None = None) -> str:
         """Submit the work of this name; returns the id of an acknowledged operation."""
-        return str(api.post(f"/operations/{name}/retry")["operation_id"])
+        headers = {"Idempotency-Key": key} if key else {}
+        answer = api.request("POST", f"/operations/{name}/retry", headers=headers)
+        return str(answer.json()["operation_id"])
 
 
-def ended(api: Api, operation_ids: list[str]) -> dict[str, Any]:
+def ended(api: Api, operation_ids: list[str], timeout_s: float = 90.0) -> dict[str, Any]:
     """Wait until all have ended; returns them by id."""
 
-    def all_ended() -> dict[str, Any] | None:
-        views = {name: api.get(f"/operations/{name}") for name in operation_ids}
-        return views if all(view["status"] in _TERMINAL for view in views.values()) else None
+    views: dict[str, Any] = {}
 
-    return wait_for(all_ended, "every operation ends")
+    def all_ended() -> bool:
+        for name in operation_ids:
+            if views.get(name, {}).get("status") not in _TERMINAL:  # what has ended is final
+                views[name] = api.get(f"/operations/{name}")
+        return all(view["status"] in _TERMINAL for view in views.values())
+
+    wait_for(all_ended, "every operation ends", timeout_s)
+    return views
 
 
 def runs(trace: Path, word: str = "begin") -> Counter[str]:

@@ -1,0 +1,111 @@
+"""A disk is full for a while: it is said, work that runs goes on, and with room again everything is done."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chaos.conftest import Plan
+from chaos.fleet import Fleet, Stream, fleet
+from ktrdr.errors import KtrdrError, Unavailable
+from support.chaos import integrity, no_tracebacks
+from support.processes import advancing, wait_for
+
+SIZE_MB = 24
+
+
+@contextmanager
+def _small_disk(place: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    place.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "ktrdr-chaos", str(place)], check=False, timeout=30
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)
+
+
+@contextmanager
+def _full(disk: Path) -> Iterator[None]:
+    """Until the block ends nothing more can be written there."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def _refused(made: Fleet, stream: Stream) -> None:
+    before = stream.refused["Unavailable"]
+    wait_for(lambda: stream.refused["Unavailable"] > before + 2, "submissions are refused")
+    with made.parts.api() as api, pytest.raises(Unavailable) as refusal:
+        made.chaos.submit(api, "quick")
+    assert any(word in str(refusal.value).lower() for word in ("full", "space")), refusal.value
+
+
+def test_the_backend_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
+    with _small_disk(tmp_path / "fleet" / "home") as home:
+        with fleet(tmp_path / "fleet", plan.random("backend's disk")) as made:
+            for name in ("w1", "w2"):
+                made.worker(name, KTRDR_HOME=str(tmp_path / name))
+            stream = Stream(made, plan.random("backend's disk/stream"))
+            with made.parts.api() as api:
+                running = made.chaos.submit(api, "long")
+                advancing(api, running)
+                with _full(home):
+                    _refused(made, stream)
+                    assert api.get(f"/operations/{running}")["operation_id"] == running, "reads are served"
+            took_s = made.converged()
+            acknowledged = [running, *stream.stop()]
+            views = made.check(acknowledged)
+            assert {view["failures"] for view in views.values()} == {0}, "no attempt was lost"
+            assert integrity(home) == "ok"
+        no_tracebacks(made.parts)
+    plan.tell(f"the backend's disk full: {len(acknowledged)} operations, whole again after {took_s:.1f} s")
+
+
+def test_a_worker_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
+    with (
+        _small_disk(tmp_path / "small") as disk,
+        fleet(tmp_path / "fleet", plan.random("worker's disk")) as made,
+    ):
+        made.worker("w1", KTRDR_HOME=str(disk))
+        with made.parts.api() as api:
+            first = made.chaos.submit(api, "long")
+            advancing(api, first)
+            with _full(disk):
+
+                def told() -> bool:
+                    try:
+                        return bool(api.get(f"/operations/{first}")["completed_at"])
+                    except KtrdrError:
+                        return False
+
+                wait_for(told, "its end is told although the worker cannot write it down")
+            view = api.get(f"/operations/{first}")
+            assert view["status"] in ("completed", "failed"), view["story"]
+        took_s = made.converged()
+        with made.parts.api() as api:
+            second = made.chaos.submit(api, "quick")
+        assert made.check([second])[second]["failures"] == 0
+        no_tracebacks(made.parts)
+    plan.tell(
+        f"a worker's disk full: its operation ended {view['status']} ({view['error']}), whole again after {took_s:.1f} s"
+    )
