@@ -18,7 +18,7 @@ from support.processes import Parts, advancing, descendants, in_status, parts, w
 from support.stream import Stream
 
 pytestmark = pytest.mark.integration
-SHORT = {"KTRDR_LEASE_S": "1.5", "KTRDR_HEALTH_INTERVAL_S": "0.2"}
+SHORT = {"KTRDR_LEASE_S": "3", "KTRDR_HEALTH_INTERVAL_S": "0.2"}
 
 
 @pytest.fixture

@@ -190,8 +190,15 @@ class HealthLoop:
             if assignment is not None:
                 with about(operation_id=operation.operation_id, worker_id=assignment.worker_id):
                     _log.warning("The lease of %s on %s ended", operation.operation_id, assignment.worker_id)
+                    self._doubt(assignment.worker_id)
                     expired = LeaseExpired(assignment, operation.lease_expires_at)
                     await self._operations.apply(operation.operation_id, expired)
+
+    def _doubt(self, worker_id: str) -> None:
+        """A worker that let a lease end gets no work, least of all the same, until it answers a probe."""
+        worker = self._registry.find(worker_id)
+        if worker is not None:
+            self._registry.contact_failed(worker, "It did not vouch for what it ran until the lease ended.")
 
     async def forget(self, worker_id: str, reason: str) -> None:
         """Remove a worker; what it held goes back to the queue. One that registers, or is given work, meanwhile stays."""

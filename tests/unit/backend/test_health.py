@@ -99,6 +99,23 @@ async def test_a_lease_that_nobody_renews_ends_and_the_work_is_done_again(plane:
     assert (str(operation.status), operation.failures) == ("pending", 1)
 
 
+async def test_a_worker_that_let_a_lease_end_gets_nothing_until_it_answers(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    worker.health_gate.clear()  # it stands still: connections are taken, nothing is answered
+    plane.clock.advance(61.0)
+    await plane.backend.health.sweep()
+    await calm()
+    operation = await plane.store.get(name)
+    assert (str(operation.status), operation.attempt) == ("pending", 1)
+    worker.jobs.clear()
+    worker.health_gate.set()
+    await plane.backend.health.round()
+    await plane.until(name, "running")
+    assert (await plane.store.get(name)).attempt == 2
+
+
 async def test_probes_renew_the_lease(plane: ControlPlane) -> None:
     await plane.join("w1")
     name = await plane.submit()
