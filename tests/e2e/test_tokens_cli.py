@@ -43,7 +43,6 @@ def test_tokens_are_made_used_listed_and_revoked(alone: Parts) -> None:
         ("bootstrap", "token.create", 201),
     ]
     assert "token.revoke" in cli("audit", "--since", "1h", "--limit", "1").stdout
-    assert cli("audit", "--since", "2999-01-01").stdout == "Nothing was recorded.\n"
     assert cli("audit", "--since", "yesterday").returncode == 2
     assert token not in backend.text()
     assert ADMIN not in backend.text()

@@ -93,7 +93,7 @@ def requests() -> Iterator[tuple[str, str]]:
         method, path = route.split()
         for text in PATHS:
             yield method, path.replace("{}", quote(text, safe=""))  # arrives as it stands
-            if text.isascii() and text.isprintable() and not set(text) & set(" ?#"):
+            if "%" in text and text.isascii() and text.isprintable() and not set(text) & set(" ?#"):
                 yield method, path.replace("{}", text)  # one decoding more
 
 
@@ -143,7 +143,7 @@ async def test_a_link_out_of_the_folder_is_not_followed(plane: ControlPlane) -> 
 
 async def test_no_upload_is_written_elsewhere(plane: ControlPlane) -> None:
     before = outside(plane.config.home)
-    for text in PATHS:
+    for text in PATHS[::4]:
         for query in (
             f"symbol={quote(text)}&timeframe=1d&filename=x.csv",
             f"symbol=X&timeframe=1d&filename={quote(text)}",
