@@ -17,6 +17,7 @@
     ├── Conflict                the thing exists but is in the wrong state for the request
     │   └── InvalidTransition   an operation event that its status does not admit
     ├── Unavailable             try again later
+    │   ├── NotLeader           another backend of this ledger dispatches and hears workers
     │   ├── NoWorkers           nobody of the needed type can take work
     │   ├── WorkerBusy          this worker holds another operation
     │   └── ServerUnreachable   nothing answers at the URL
@@ -53,6 +54,7 @@ __all__ = [
     "NoWorkers",
     "NotAuthorised",
     "NotFound",
+    "NotLeader",
     "OperationFailed",
     "ServerUnreachable",
     "TooFewBars",
@@ -207,6 +209,12 @@ class Unavailable(KtrdrError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotLeader(Unavailable):
+    """Only the leader of several backends does this; the next address may be the leader's."""
+
+    slug = "not-leader"
 
 
 class NoWorkers(Unavailable):

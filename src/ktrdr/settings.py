@@ -148,6 +148,7 @@ class ControlSettings:
     http_timeout_s: float = 10.0
     retention_days: float = 90.0
     artifact_grace_s: float = 86_400.0
+    leader_lease_s: float = 10.0
 
     @classmethod
     def from_environment(cls, environ: Environment | None = None) -> ControlSettings:
@@ -174,4 +175,5 @@ class ControlSettings:
             http_timeout_s=number("KTRDR_HTTP_TIMEOUT_S", 10.0),
             retention_days=number("KTRDR_RETENTION_DAYS", 90.0),
             artifact_grace_s=number("KTRDR_ARTIFACT_GRACE_S", 86_400.0),
+            leader_lease_s=number("KTRDR_LEADER_LEASE_S", 10.0, 1.0),
         )

@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL, by real processes: work, an outage, a killed backend, a second backend."""
+"""The ledger in PostgreSQL, by real processes: work, an outage, a killed backend, a backend with other files."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def test_training_and_backtest_with_the_ledger_in_postgresql(alone: Parts, postg
         second = ktrdr(
             "backend", "start", "--port", "0", env=environment(alone.root / "other", KTRDR_DATABASE_URL=url)
         )
-        assert second.returncode == 1
-        assert f"in use by another backend (ktrdr backend {again.pid} on " in second.stderr
+        assert second.returncode == 2
+        assert "belongs to the files in " in second.stderr
+        assert f"and KTRDR_HOME={alone.root / 'other'} is another folder" in second.stderr
         assert "Traceback" not in second.stderr
 
         api.post(f"/operations/{endless}/cancel")

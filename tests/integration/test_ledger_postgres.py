@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ktrdr.errors import InvalidSetting, KtrdrError, MissingExtra, NotFound, Unavailable
+from ktrdr.errors import Conflict, InvalidSetting, KtrdrError, MissingExtra, NotFound, NotLeader, Unavailable
+from ktrdr.operations.board import SqlBoard, WorkerState
 from ktrdr.operations.events import Accepted, CancelRequested, Finished
+from ktrdr.operations.fence import Fence
 from ktrdr.operations.model import JobOutcome, OperationStatus
 from ktrdr.operations.place import ledger_place
 from ktrdr.operations.postgres import LedgerServer, driver
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import Claim, OperationQuery
 from ktrdr.operations.tables import SCHEMA, metadata
-from ktrdr.testing.operations import LEASE, T0, a_model, a_submission, assigned_to
+from ktrdr.testing.operations import LEASE, T0, a_model, a_submission, a_worker, assigned_to
 from support.control_plane import settle
 from support.postgres import Postgres
 
@@ -51,10 +51,10 @@ async def store(postgres: Postgres, database: str) -> AsyncIterator[SqlStore]:
     await store.close()
 
 
-def opened(url: str, lock_wait_s: float = 0.0) -> LedgerServer:
+def opened(url: str) -> LedgerServer:
     place = ledger_place(url)
     assert not hasattr(place, "exists")
-    return LedgerServer(place, lock_wait_s=lock_wait_s)
+    return LedgerServer(place)
 
 
 def refusal(url: str, kind: type[KtrdrError] = InvalidSetting) -> str:
@@ -64,54 +64,142 @@ def refusal(url: str, kind: type[KtrdrError] = InvalidSetting) -> str:
     return str(caught.value)
 
 
-# --- one owner ----------------------------------------------------------------------------------------------------
+# --- several backends ---------------------------------------------------------------------------------------------
 
 
-def test_one_backend_owns_a_ledger_at_a_time(postgres: Postgres, database: str) -> None:
-    url = postgres.url(database)
-    first = opened(url)
-    message = refusal(url, Unavailable)
-    assert f"in use by another backend (ktrdr backend {os.getpid()} on {socket.gethostname()[:30]}" in message
-    assert " at 127.0.0.1)" in message
-    opened(postgres.url(postgres.database())).close()  # another database is another ledger
-    first.close()
-    first.close()
-    opened(url).close()
-
-
-def test_opening_waits_a_moment_for_a_backend_that_is_just_ending(postgres: Postgres, database: str) -> None:
-    first = opened(postgres.url(database))
-    ending = threading.Timer(0.5, first.close)
-    ending.start()
-    opened(postgres.url(database), lock_wait_s=60.0).close()
-    ending.join()
-
-
-async def test_who_lost_the_ledger_to_another_changes_nothing_any_more(
+async def test_several_backends_submit_at_once_and_one_key_is_one_operation(
     postgres: Postgres, database: str, store: SqlStore
 ) -> None:
-    before = await store.submit(a_submission("op_a"), T0)
-    postgres.stop()
-    postgres.start()
     other = SqlStore(postgres.url(database))
     try:
-        for change in (store.submit(a_submission("op_b"), T0), store.apply("op_a", CancelRequested(), T0)):
-            with pytest.raises(Unavailable, match="in use by another backend"):
-                await change
-        assert await store.get("op_a") == await other.get("op_a") == before
-        with pytest.raises(NotFound):
-            await other.get("op_b")
+        for turn in range(30):
+            both = [
+                one.submit(
+                    a_submission(f"op_{turn}_{who}", idempotency_key=f"key {turn}", spec=b"%d" % turn), T0
+                )
+                for who, one in enumerate((store, other))
+            ]
+            first, second = await asyncio.gather(*both)
+            assert first == second
+            with pytest.raises(Conflict):
+                await other.submit(a_submission("op_x", idempotency_key=f"key {turn}", spec=b"else"), T0)
+        assert (await other.page(OperationQuery())).total == 30
     finally:
         await other.close()
-    await settle(lambda: _written(store, "op_c"), bool)  # the other one has gone
 
 
-async def _written(store: SqlStore, name: str) -> bool:
+async def test_changes_of_one_operation_by_several_backends_happen_one_after_the_other(
+    postgres: Postgres, database: str, store: SqlStore
+) -> None:
+    other = SqlStore(postgres.url(database))
     try:
+        for turn in range(20):
+            name = f"op_{turn}"
+            await store.submit(a_submission(name), T0)
+            changes = [store.apply(name, CancelRequested(), T0), other.apply(name, assigned_to(), T0)]
+            cancelled, assigned = await asyncio.gather(*changes)
+            assert cancelled.operation.status in (OperationStatus.CANCELLED, OperationStatus.CANCELLING)
+            if cancelled.operation.status is OperationStatus.CANCELLED:
+                assert assigned.outcome == "ignored"
+            assert len((await store.get(name)).story) == len((await other.get(name)).story) == 3
+    finally:
+        await other.close()
+
+
+async def test_changes_that_wait_for_each_other_crosswise_are_made_again(
+    postgres: Postgres, database: str, store: SqlStore
+) -> None:
+    """Two transactions, each holding the row that the other wants: PostgreSQL ends one, and it is made again."""
+    for name in ("op_a", "op_b"):
         await store.submit(a_submission(name), T0)
-    except Unavailable:
-        return False
-    return True
+    with postgres.connect(database) as another:
+        another.execute("UPDATE operations SET priority = 7 WHERE operation_id = 'op_b'")
+
+        def both(connection: Connection) -> None:
+            for name in ("op_a", "op_b"):
+                connection.execute(text(f"UPDATE operations SET priority = 1 WHERE operation_id = '{name}'"))
+
+        change = asyncio.create_task(store.write(both))
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await settle(lambda: asyncio.to_thread(postgres.execute, database, waiting), bool)
+        another.execute(
+            "SET deadlock_timeout = '60s'"
+        )  # so that the store's session is the one that is ended
+        await asyncio.to_thread(
+            another.execute, "UPDATE operations SET priority = 7 WHERE operation_id = 'op_a'"
+        )
+        another.commit()
+        await change
+    assert {(await store.get(name)).priority for name in ("op_a", "op_b")} == {1}
+
+
+async def test_opening_at_the_same_moment_makes_the_tables_once(postgres: Postgres) -> None:
+    url = postgres.url(postgres.database())
+    stores = await asyncio.gather(*(asyncio.to_thread(SqlStore, url) for _ in range(3)))
+    for store in stores:
+        await store.close()
+
+
+# --- the fence ----------------------------------------------------------------------------------------------------
+
+
+def term(postgres: Postgres, database: str) -> int:
+    """Another backend's term begins."""
+    found = postgres.execute(
+        database,
+        "INSERT INTO cluster (id, epoch) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET epoch = cluster.epoch + 1 RETURNING epoch",
+    )
+    return int(str(found[0][0]))
+
+
+async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
+    postgres: Postgres, database: str, store: SqlStore
+) -> None:
+    store.fence = fence = Fence()
+    await store.submit(a_submission("op_a"), T0)
+    worker = a_worker()
+    leaders = (
+        lambda: store.apply("op_a", assigned_to(), T0),
+        lambda: store.save_worker(worker),
+        lambda: store.delete_worker(worker.worker_id),
+        lambda: SqlBoard(store).post([WorkerState(worker.worker_id)]),
+    )
+    fence.epoch = term(postgres, database)
+    await store.save_worker(worker)
+    for lead in (None, fence.epoch):  # one that follows, and one that does not know yet that it does
+        fence.epoch = lead
+        if lead is not None:
+            term(postgres, database)
+        for change in leaders:
+            with pytest.raises(NotLeader):
+                await change()
+    assert (await store.get("op_a")).attempt == 0
+    assert await store.workers() == (worker,)
+    assert (await store.submit(a_submission("op_b"), T0)).operation_id == "op_b"
+    cancelled = await store.apply("op_b", CancelRequested(), T0)
+    assert cancelled.operation.status is OperationStatus.CANCELLED, "what any backend may do goes on"
+
+
+async def test_a_term_begins_only_when_the_leaders_writes_of_the_one_before_are_done(
+    postgres: Postgres, database: str, store: SqlStore
+) -> None:
+    store.fence = Fence()
+    store.fence.epoch = term(postgres, database)
+    await store.submit(a_submission("op_a"), T0)
+    with postgres.connect(database) as another:  # holds the operation, so that the assignment is under way
+        another.execute("SELECT 1 FROM operations WHERE operation_id = 'op_a' FOR UPDATE")
+        change = asyncio.create_task(store.apply("op_a", assigned_to(), T0))
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await settle(lambda: asyncio.to_thread(postgres.execute, database, waiting), bool)
+        beginning = asyncio.create_task(asyncio.to_thread(term, postgres, database))
+        await settle(
+            lambda: asyncio.to_thread(postgres.execute, database, waiting), lambda found: len(found) == 2
+        )
+        assert not beginning.done()
+    assert (await change).operation.attempt == 1
+    assert await beginning == store.fence.epoch + 1
+    with pytest.raises(NotLeader, match="led in epoch 1; the ledger is in epoch 2"):
+        await store.apply("op_a", assigned_to(), T0)
 
 
 # --- the server goes away -----------------------------------------------------------------------------------------
@@ -375,6 +463,7 @@ def test_errors_of_the_server_are_put_into_words(postgres: Postgres, database: s
     assert "locked by another program" in str(said(errors.LockNotAvailable, "canceling statement"))
     assert "Nothing of this request was recorded" in str(said(errors.DiskFull, "No space left on device"))
     assert "does not answer" in str(said(errors.AdminShutdown, "terminating connection"))
+    assert "does not answer" in str(said(errors.IdleInTransactionSessionTimeout, "terminating connection"))
     assert "does not answer" in str(said(errors.TooManyConnections, "too many clients already"))
     assert "does not answer" in str(said(errors.ReadOnlySqlTransaction, "now a standby"))
     for kind in (

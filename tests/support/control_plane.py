@@ -13,6 +13,7 @@ from typing import Any
 
 from ktrdr.artifacts import sha256_of
 from ktrdr.backend.app import create_app
+from ktrdr.backend.cluster import Cluster
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.operations.memory import MemoryStore
@@ -43,8 +44,15 @@ class ControlPlane:
     """What a test moves: ``workers`` by id, ``clock``, requests through the real application."""
 
     def __init__(
-        self, home: Path, control: ControlSettings = STILL, store: OperationStore | None = None
+        self,
+        home: Path,
+        control: ControlSettings = STILL,
+        store: OperationStore | None = None,
+        *,
+        cluster: Cluster | None = None,
+        address: str = BACKEND,
     ) -> None:
+        self.cluster, self.address = cluster, address
         self.clock = FakeClock()
         self.apps: dict[str, Any] = {}
         self.workers: dict[str, FakeWorker] = {}
@@ -67,17 +75,18 @@ class ControlPlane:
             clock=self.clock,
             random=Random(self.count),
             traces=self.traces,
+            cluster=self.cluster,
         )
         self.backend = Backend(self.config, parts)
         app = create_app(self.config, backend=self.backend)
-        self.apps[BACKEND] = app
+        self.apps[self.address] = app
         async with app.router.lifespan_context(app):
             yield self
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """A request to the backend."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.transport.request(method, f"{BACKEND}{path}", json=body, headers=sent)
+        return await self.transport.request(method, f"{self.address}{path}", json=body, headers=sent)
 
     async def api(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """A request below /api/v1 that must succeed; its JSON."""

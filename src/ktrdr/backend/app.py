@@ -98,6 +98,8 @@ async def _health(request: Request) -> BackendHealth:
         version=backend.config.version,
         workers=len(backend.registry),
         paused=sorted(backend.operations.pauses.known),
+        role="leader" if backend.leads else "follower",
+        epoch=backend.epoch,
     )
 
 

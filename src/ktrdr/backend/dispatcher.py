@@ -14,7 +14,7 @@ from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import InvalidInput, NoAnswer, NotFound, ServerUnreachable, Unavailable
+from ktrdr.errors import InvalidInput, NoAnswer, NotFound, NotLeader, ServerUnreachable, Unavailable
 from ktrdr.operations.events import Accepted, Assigned, Finished, Refused, Unreachable
 from ktrdr.operations.model import (
     Assignment,
@@ -161,7 +161,9 @@ class Dispatcher:
         except BaseException as error:
             if event is not None:
                 self._not_recorded(Claim(new.operation_id, event), 1, error)
-            raise
+            if not isinstance(error, NotLeader):
+                raise
+            event, operation = None, await self._operations.submit(new)  # whoever leads now will assign it
         if event is not None and operation.operation_id == new.operation_id:
             self._start(operation, new.spec)
         else:
@@ -217,7 +219,8 @@ class Dispatcher:
     def _not_recorded(self, claim: Claim, attempt: int, error: BaseException) -> None:
         """Give the worker back; if the ledger may have taken the assignment all the same, once that is known."""
         worker_id = claim.event.worker_id
-        if isinstance(error, Unavailable | asyncio.CancelledError):
+        unknown = isinstance(error, Unavailable | asyncio.CancelledError) and not isinstance(error, NotLeader)
+        if unknown:
             work, name = self._find_out(claim, attempt), f"find out about {claim.operation_id}"
             self._fleet.spawn(work, name, operation_id=claim.operation_id, worker_id=worker_id)
         else:

@@ -128,7 +128,7 @@ class Feeds:
     def _start(self, operation_id: str) -> tuple[Feed, asyncio.Task[None]]:
         feed = Feed()
         work = self._follow(operation_id, feed)
-        task = self._fleet.spawn(work, f"feed of {operation_id}", operation_id=operation_id)
+        task = self._fleet.spawn(work, f"feed of {operation_id}", operation_id=operation_id, lasting=True)
         self._feeds[operation_id] = feed, task
         return feed, task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from ktrdr.backend.registry import WorkerEndpoint
@@ -36,6 +36,7 @@ class Fleet:
         self._timeout_s = timeout_s
         self._probe_timeout_s = probe_timeout_s
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lasting: set[asyncio.Task[Any]] = set()
 
     def credential(self, record: WorkerRecord) -> str | None:
         """What this worker is shown: made for it alone where the backend has a secret, else the common token."""
@@ -63,23 +64,36 @@ class Fleet:
         *,
         operation_id: str | None = None,
         worker_id: str | None = None,
+        lasting: bool = False,
     ) -> asyncio.Task[Any]:
         """Run in the background, logging about this operation and worker; a failure is logged, because nobody
-        awaits the task."""
+        awaits the task. ``lasting``: whoever leads, as watching an operation does."""
         with about(operation_id=operation_id, worker_id=worker_id):
             task = asyncio.create_task(work, name=name)
             self._tasks.add(task)
+            if lasting:
+                self._lasting.add(task)
             task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._lasting.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("Background task '%s' failed", task.get_name(), exc_info=task.exception())
 
+    async def rest(self) -> None:
+        """End what runs in the background, but for what lasts: another backend leads, or this one does now."""
+        await _end(self._tasks - self._lasting)
+
     async def close(self) -> None:
         """End what still runs, then the connections."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         await self._transport.close()
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -67,6 +67,8 @@ class JobLogs:
         self._clock = clock
         self._ttl_s = ttl_s
         self._live: dict[str, _Live] = {}
+        self.pulls = True
+        """Whether this backend fills the files; one that follows reads what the leader filed."""
 
     # --- filling ------------------------------------------------------------------------------------------------
 
@@ -106,6 +108,11 @@ class JobLogs:
         folder = self._root / operation_id
         if folder.is_dir():
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def rest(self) -> None:
+        """Another backend fills the files from now on."""
+        self.pulls = False
+        self._live.clear()
 
     async def tidy(self, store: OperationStore) -> None:
         """Remove what belongs to operations that the ledger no longer has."""
@@ -188,7 +195,7 @@ class JobLogs:
     async def read(self, operation: Operation) -> bytes:
         """The logs of all attempts that are kept, in their order; of a running one at most ``ttl_s`` old."""
         operation_id = operation.operation_id
-        if operation.status in _LIVE and operation.worker_id is not None:
+        if self.pulls and operation.status in _LIVE and operation.worker_id is not None:
             entry = self._entry(operation_id, operation.attempt, operation.worker_id)
             if self._clock.monotonic() - entry.asked_at >= self._ttl_s:
                 self._pull_soon(operation_id, entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -59,6 +59,7 @@ class BackendMetrics:
 
     def __init__(self, version: str) -> None:
         self._version = version
+        self.leads: Callable[[], bool] = lambda: True
         self._finished = Counter(
             "ktrdr_operations_finished",
             "Operations that reached their end, by type and by how they ended.",
@@ -139,6 +140,11 @@ class BackendMetrics:
         )
         info.add_metric((self._version,), 1)
         yield info
+        leader = GaugeMetricFamily(
+            "ktrdr_backend_leader", "1 if this backend dispatches, 0 if it follows another one of its ledger."
+        )
+        leader.add_metric((), float(self.leads()))
+        yield leader
 
 
 class _Snapshot:

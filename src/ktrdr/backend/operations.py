@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -91,6 +92,8 @@ class OperationsService:
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
         self.traceparent: Callable[[str, int], str | None] = lambda *_: None
+        self.submitted: Callable[[], None] = lambda: None
+        self.announce: Callable[[str], None] = lambda _: None
         self.on_end: Callable[[str], object] = lambda _: None
         self.checkpoint_files: CheckpointFiles | None = None
 
@@ -117,6 +120,7 @@ class OperationsService:
         """
         with about(operation_id=new.operation_id):
             operation = await self.store.submit(new, self._clock.now(), assign=assign)
+            self.submitted()
             if assign is not None and operation.operation_id == new.operation_id:
                 self._recorded(Transition(operation), assign)
             return operation
@@ -139,6 +143,21 @@ class OperationsService:
         for command in transition.commands:
             self._carry_out(command)
         self._hub.changed(operation.operation_id)
+        if not isinstance(
+            event, Progressed
+        ):  # there are many of those; who waits elsewhere looks now and then
+            self.announce(operation.operation_id)
+
+    async def catch_up(self, operation_id: str) -> None:
+        """Another backend changed the operation: bring the reservation in line with the record, and tell the worker of
+        a cancel, whom the other one may not know."""
+        with contextlib.suppress(NotFound):
+            operation = await self.store.get(operation_id)
+            self.leases.seen(operation)
+            self._follow(operation, CancelRequested())
+            if operation.status is OperationStatus.CANCELLING and operation.assignment is not None:
+                self._carry_out(CancelWorker(operation_id, operation.assignment))
+        self._hub.changed(operation_id)
 
     def lease_end(self) -> datetime:
         """What a renewal of now writes into the ledger; see :class:`Leases` for what it is worth."""
@@ -180,7 +199,8 @@ class OperationsService:
         try:
             await self._tell_to_stop(operation_id, assignment)
         except NotFound:
-            await self.apply(operation_id, NotMine(assignment))
+            with contextlib.suppress(Unavailable):  # then a probe finds it out
+                await self.apply(operation_id, NotMine(assignment))
         except KtrdrError as error:  # told again by the next probe, and the lease ends it at last
             _log.warning("Worker %s was not told to cancel %s: %s", assignment.worker_id, operation_id, error)
 
@@ -278,6 +298,7 @@ class OperationsService:
         await self.store.delete(operation_id)
         await self.logs.forget(operation_id)
         self._hub.changed(operation_id)
+        self.announce(operation_id)
 
     async def expire(self, before: datetime, limit: int) -> int:
         """Forget some of the operations that ended before, with their logs; how many they were."""

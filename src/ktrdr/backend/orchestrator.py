@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
@@ -59,6 +59,10 @@ _NO_GPU = (
 )
 
 
+async def nothing() -> None:
+    """What there is to do where nothing is to be done."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What the submit path reads and writes."""
@@ -72,6 +76,8 @@ class Resources:
     clock: Clock
     random: Random
     submitted: Callable[[Operation, datetime], None] = lambda *_: None  # and when its request came
+    fresh: Callable[[], Awaitable[None]] = nothing
+    """Sees to it that the registry is up to date; for a backend that does not talk to the workers itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
         """
         began = self._use.clock.now()
         work = await self.resolve(request)
+        await self._use.fresh()
         self._refuse_without_workers(work, reject=request.when_busy == "reject")
         operation = await self.record(
             canonical_json(work.spec),

@@ -298,6 +298,24 @@ class WorkerRegistry:
             worker.busy_with = None
         self._settle(worker)
 
+    def told(
+        self,
+        worker: WorkerEndpoint,
+        *,
+        failures: int,
+        failure: str | None,
+        drains_itself: bool,
+        busy_with: str | None,
+        reserved_for: tuple[str, int] | None,
+        accepted: bool,
+    ) -> None:
+        """Another backend talks to the worker, and says this of it."""
+        worker.verified, worker.health, worker.failing_since = True, None, None
+        worker.failures, worker.failure = failures, failure
+        worker.drains_itself, worker.busy_with = drains_itself, busy_with
+        worker.reserved_for, worker.accepted = reserved_for, accepted
+        self._settle(worker)
+
     def overdue(self) -> list[WorkerEndpoint]:
         """Workers unreachable for so long that they are to be forgotten."""
         now, limit = self._clock.monotonic(), self._control.worker_removal_s

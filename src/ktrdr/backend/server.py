@@ -94,6 +94,14 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
+def _address(sock: socket.socket, config: BackendConfig) -> str:
+    """Where this backend serves, for other backends to name it."""
+    host, port = sock.getsockname()[:2]
+    if not config.loopback_only and host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+        host = socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def run_backend(
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -134,7 +142,8 @@ def run_backend(
     configure(_log_settings(config, log_level), libraries="WARNING")
     raise_descriptor_limit()  # a connection is kept to every worker
     traces = traces_from_environment("ktrdr-backend", config.version)
-    backend = Backend(config, replace(parts or Parts(), traces=traces) if traces.enabled else parts)
+    parts = replace(parts or Parts(), traces=traces) if traces.enabled else parts
+    backend = Backend(config, parts, address=_address(owned, config))
     settings = uvicorn.Config(
         create_app(config, backend=backend),
         http=PatientProtocol,

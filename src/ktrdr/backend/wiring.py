@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.audit import AuditLog
 from ktrdr.backend.checkpoints import CheckpointFiles
+from ktrdr.backend.cluster import Cluster, open_cluster
+from ktrdr.backend.company import Company
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
@@ -58,12 +60,15 @@ class Parts:
     clock: Clock | None = None
     random: Random | None = None
     traces: Traces | None = None
+    cluster: Cluster | None = None
 
 
 class Backend:
     """Everything behind the routes. ``start`` and ``stop`` are called inside the event loop that serves them."""
 
-    def __init__(self, config: BackendConfig, parts: Parts | None = None) -> None:
+    def __init__(
+        self, config: BackendConfig, parts: Parts | None = None, *, address: str | None = None
+    ) -> None:
         parts = parts or Parts()
         self.config = config
         self.clock = parts.clock or SystemClock()
@@ -79,9 +84,7 @@ class Backend:
             config.control.health_timeout_s,
             secret=config.api_token,
         )
-        self.store = parts.store or SqlStore(
-            config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures
-        )
+        self.store, cluster = _open(config, parts, address)
         self.audit = AuditLog(config.home / "audit", self.clock)
         self.tokens = TokenBook(self.store.access, self.clock)
         self.logs = JobLogs(
@@ -140,25 +143,73 @@ class Backend:
             clock=self.clock,
             random=self.random,
             submitted=spans.submitted,
+            fresh=self._fresh,
         )
         self.backtesting = BacktestingService(resources)
         self.training = TrainingService(resources)
         self._loops: list[asyncio.Task[Any]] = []
+        self._company = None if cluster is None else Company(self, cluster)
+        self.metrics.leads = lambda: self.leads
+
+    @property
+    def leads(self) -> bool:
+        """Whether this backend dispatches and hears workers."""
+        return self._company is None or self._company.roles.epoch is not None
+
+    @property
+    def epoch(self) -> int | None:
+        """The newest term that is known; None where the ledger admits one backend only."""
+        return None if self._company is None else self._company.epoch
+
+    def must_lead(self) -> None:
+        """Raises NotLeader unless this backend leads."""
+        if self._company is not None:
+            self._company.must_lead()
+
+    async def _fresh(self) -> None:
+        if self._company is not None:
+            await self._company.mirror.fresh()
 
     def scratch(self) -> Path:
         """Where uploads wait; on the disk of the data, which has room for them."""
         folder = self.config.home / "uploads"
+        if self._company is not None:
+            folder /= self._company.own_folder
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     async def start(self) -> None:
-        """Clear what an earlier process left half-written, read the ledger, take up what runs, start the loops."""
+        """Clear what an earlier process left half-written, then lead, or find out who leads."""
         await asyncio.to_thread(self._tidy)
+        if self._company is not None:
+            await self._company.roles.start()
+            return
+        await self.take_over()
+        self._loops = [asyncio.create_task(loop) for loop in self.leading()]
+
+    def leading(self) -> list[Coroutine[Any, Any, None]]:
+        """What a leader does all the time."""
+        self.dispatcher.wake()
+        return [
+            self.dispatcher.run(),
+            self.health.run_probes(),
+            self.health.run_sweeps(),
+            self.housekeeping.run(),
+            self.garbage.run(),
+        ]
+
+    async def take_over(self) -> None:
+        """Read the ledger and take up what runs."""
+        self.logs.pulls = True
         await self.logs.tidy(self.store)
         await self.operations.pauses.read()
-        for record in await self.store.workers():
+        records, live = await self.store.workers(), await self.store.live()
+        for mirrored in self.registry:
+            self.registry.remove(mirrored.worker_id)
+        for record in records:
             self.registry.put(record, verified=False)
-        for operation in await self.store.live():
+        self.operations.leases.honour_all()
+        for operation in live:
             self.operations.leases.seen(operation)  # a full period from here on
             assignment = operation.assignment
             if assignment is None:
@@ -178,25 +229,19 @@ class Backend:
                 )
             else:
                 self.registry.adopt(assignment, operation.operation_id)
-        for loop in (
-            self.dispatcher.run(),
-            self.health.run_probes(),
-            self.health.run_sweeps(),
-            self.housekeeping.run(),
-            self.garbage.run(),
-        ):
-            self._loops.append(asyncio.create_task(loop))
-        self.dispatcher.wake()
 
     def _tidy(self) -> None:
-        shutil.rmtree(
-            self.config.home / "uploads", ignore_errors=True
-        )  # the ledger's lock says: nobody uses it
+        if self._company is None:  # the ledger's lock says: nobody uses it
+            shutil.rmtree(self.config.home / "uploads", ignore_errors=True)
+        else:
+            self._company.tidy(self.config.home / "uploads")
         self.artifacts.clear_torn()
 
     async def stop(self) -> None:
         """End the loops and the connections, then close the ledger; operations go on at their workers."""
         self.hub.close()
+        if self._company is not None:
+            await self._company.stop()
         for loop in self._loops:
             loop.cancel()
         for loop in self._loops:
@@ -217,3 +262,15 @@ def _both(
         other(transition)
 
     return observe
+
+
+def _open(config: BackendConfig, parts: Parts, address: str | None) -> tuple[OperationStore, Cluster | None]:
+    """The ledger, and the company of backends that share it."""
+    if parts.store is not None:
+        return parts.store, parts.cluster
+    store = SqlStore(config.database or config.home / "ktrdr.db", max_failures=config.control.max_failures)
+    try:
+        return store, open_cluster(store, config, address)
+    except BaseException:
+        store.close_now()
+        raise

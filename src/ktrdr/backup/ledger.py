@@ -36,6 +36,7 @@ __all__ = ["Row", "dump_table", "fill_table", "read_snapshot", "schema_of", "tab
 Row = dict[str, Any]
 _ROWS_AT_ONCE = 500
 _VERSION = "alembic_version"
+_OF_THE_RUNNING = ("cluster", "worker_states")
 
 
 @contextmanager
@@ -112,10 +113,10 @@ def schema_of(connection: Connection) -> str:
 
 
 def tables_of(connection: Connection) -> list[Table]:
-    """Every table but the schema's own, each after those that it refers to."""
+    """Every table but the schema's own and those about the backends that run, each after those that it refers to."""
     found = MetaData()
     found.reflect(connection)
-    return [table for table in found.sorted_tables if table.name != _VERSION]
+    return [table for table in found.sorted_tables if table.name not in (_VERSION, *_OF_THE_RUNNING)]
 
 
 def dump_table(connection: Connection, table: Table, file: IO[bytes], see: Callable[[Row], None]) -> int:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ktrdr import errors
-from ktrdr.errors import FieldError, InvalidInput, InvalidSetting, KtrdrError, NoAnswer, ServerUnreachable
+from ktrdr.errors import (
+    FieldError,
+    InvalidInput,
+    InvalidSetting,
+    KtrdrError,
+    NoAnswer,
+    NotLeader,
+    ServerUnreachable,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -57,7 +65,8 @@ def _backend_url(text: str) -> str:
 
 
 class Api:
-    """A client of the backend; ``url`` may list several backends separated by commas, tried in order.
+    """A client of the backend; ``url`` may list several backends separated by commas, tried in order: the next one where
+    one is away, or does not lead and is asked for what the leader alone does.
 
     Raises
     ------
@@ -82,6 +91,7 @@ class Api:
         import httpx  # lazy: `--help` of a command must not pay for it
 
         self.urls = backend_urls(url)
+        self._at = 0  # of the one that answered last
         self.token = token
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -147,7 +157,8 @@ class Api:
             )
 
         faults: list[str] = []
-        for url in self.urls:
+        refusal: KtrdrError | None = None
+        for url in [*self.urls[self._at :], *self.urls[: self._at]]:
             try:
                 try:
                     answer = send(url)
@@ -160,17 +171,20 @@ class Api:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 faults.append(_untrusted(url, str(error)))
                 continue  # the request did not leave; the next backend may have it
-            except httpx.TimeoutException:
-                raise NoAnswer(
-                    f"The backend at {url} did not answer within {patience_s:.0f} s. Is it overloaded or stopped?"
-                ) from None
             except httpx.TransportError as error:
-                raise NoAnswer(
-                    f"The connection to {url} broke off ({error}). {_why_broken(url, str(error))}"
-                ) from None
-            if answer.is_error:
-                raise _problem(answer)
-            return answer
+                refusal = _no_answer(url, error, patience_s)
+                if method != "GET":
+                    raise refusal from None
+                continue  # asking twice does no harm
+            if not answer.is_error:
+                # the one before may stand still, which takes a while to find out
+                self._at = self.urls.index(url)
+                return answer
+            refusal = _problem(answer)
+            if not isinstance(refusal, NotLeader):
+                raise refusal
+        if refusal is not None:
+            raise refusal
         if told := " ".join(filter(None, faults)):
             raise ServerUnreachable(told)
         raise ServerUnreachable(
@@ -235,6 +249,18 @@ def _object(answer: httpx.Response) -> Json:
     if not isinstance(body, dict):
         raise _stranger(answer)
     return body
+
+
+def _no_answer(url: str, error: httpx.TransportError, patience_s: float) -> NoAnswer:
+    import httpx  # lazy, see above
+
+    if isinstance(error, httpx.TimeoutException):
+        told = f"The backend at {url} did not answer within {patience_s:.0f} s. Is it overloaded or stopped?"
+    else:
+        told = (
+            f"The connection to {url} broke off ({error}). Is a ktrdr backend there, and did it just restart?"
+        )
+    return NoAnswer(told)
 
 
 def _stranger(answer: httpx.Response) -> ServerUnreachable:

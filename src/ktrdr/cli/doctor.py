@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ktrdr.cli.check import LOCAL_S, Check, Status
+from ktrdr.cli.check_backends import check_backends
 from ktrdr.cli.check_ledger import check_database
 from ktrdr.cli.client import Api, Json
 from ktrdr.errors import InvalidInput, KtrdrError, NoAnswer, NotAuthorised, ServerUnreachable
@@ -237,6 +238,7 @@ def check_backend(url: str, token: str | None, *, told: bool) -> Iterator[Check]
         yield Check("backend", "fail", told_so, "Stop it, or point KTRDR_API_URL at the backend.")
     else:
         yield Check("backend", "ok", f"answers at {url}")
+        yield from check_backends(url)
         yield _workers(workers)
         yield check_clock(answer.headers.get("date"))
 

@@ -14,7 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ktrdr.errors import NotLeader
 from ktrdr.operations.events import Assigned, Event
+from ktrdr.operations.fence import Fence
 from ktrdr.operations.machine import Transition, new_operation, step
 from ktrdr.operations.model import ModelRecord, NewOperation, Operation, OperationStatus
 from ktrdr.operations.queries import in_status
@@ -68,12 +70,14 @@ class Unit:
     ----
     - Rows that events are for are locked before they are read, in the order of their ids: two writers never wait for
       each other. Rows that are claimed and held by somebody else are passed over.
+    - What only the leader of several backends may change is refused to the others (``fence``).
     - Each piece sees what the pieces before it did.
     - What is written last are the counts, so that other writers wait for them least.
     """
 
-    def __init__(self, connection: Connection, max_failures: int) -> None:
+    def __init__(self, connection: Connection, max_failures: int, fence: Fence | None = None) -> None:
         self._connection = connection
+        self._fence = fence
         self._max_failures = max_failures
         self._known: dict[str, Operation] = {}
         self._keys: dict[str, str] = {}
@@ -83,16 +87,28 @@ class Unit:
 
     def perform(self, changes: Sequence[Change]) -> list[Outcome]:
         """Make them; the outcome of each, in their order. Raises what the database does, and then nothing is made."""
+        refusal = self._refusal(changes)
         self._read(changes)
         outcomes: list[Outcome] = []
         for change in changes:
             try:
+                if refusal is not None and _guarded(change):
+                    raise refusal
                 outcomes.append((self._make(change), None))
             except Exception as error:  # refused in memory: nothing of this piece was noted down
                 outcomes.append((None, error))
         with unanswered(self._connection):
             self._write()
         return outcomes
+
+    def _refusal(self, changes: Sequence[Change]) -> NotLeader | None:
+        """Why what only the leader may change is not changed; the look at the fence is one for all of them."""
+        if self._fence is not None and any(map(_guarded, changes)):
+            try:
+                self._fence.admit(self._connection)
+            except NotLeader as error:
+                return error
+        return None
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -190,6 +206,16 @@ class Unit:
         once = _ONCE[self._connection.dialect.name]
         self._connection.execute(once, [{"digest": d, "content": c} for d, c in sorted(contents.items())])
         self._connection.execute(_INSERT, sorted(rows, key=_insertion))
+
+
+def _guarded(change: Change) -> bool:
+    match change:
+        case Submit(assign=assign):
+            return assign is not None
+        case Apply(event=event):
+            return Fence.guards(event)
+        case Claims():
+            return True
 
 
 def _insertion(row: Mapping[str, Any]) -> tuple[str, str]:

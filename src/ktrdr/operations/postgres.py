@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import socket
-import time
 from types import ModuleType
 from typing import Any
 
@@ -17,26 +16,33 @@ from ktrdr.errors import InvalidSetting, KtrdrError, MissingExtra, Unavailable
 from ktrdr.operations.place import shown
 from ktrdr.operations.schema import migrate
 
-__all__ = ["LedgerServer", "driver"]
+__all__ = ["LEADER_LOCK", "LedgerServer", "LostRace", "connect_args", "driver"]
 
 _log = logging.getLogger("ktrdr.operations")
-_LOCK = (0x6B747264, 1)  # "ktrd", the ledger; locks of this kind are per database
-_LOCK_WAIT_S = 5.0  # a server needs a moment to see that the backend before was killed
+LEADER_LOCK = (0x6B747264, 1)
+"""The advisory lock of the leader among the backends: "ktrd", the ledger; such locks are per database."""
+_MIGRATION = {"kind": LEADER_LOCK[0], "what": 2}
 _RETRY_S = 5.0
-# The server notices within half a minute that our machine is gone, and frees the ledger for another backend.
+# read-only now; ended because it stood still in the middle of a transaction, or between two
+_ENDED = ("25006", "25P03", "57P05")
+# unique or foreign key violation, serialization failure, deadlock: two backends changed the same at once
+_RACES = ("23505", "23503", "40001", "40P01")
+# The server notices within half a minute that our machine is gone, and within seconds that we stand still in the
+# middle of a transaction: its locks would keep the other backends waiting.
 _SESSION = """
 SET lock_timeout = '10s';
+SET idle_in_transaction_session_timeout = '10s';
 SET tcp_keepalives_idle = 15;
 SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 3;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
-_HOLDER = """
-SELECT coalesce(nullif(a.application_name, ''), 'a program without a name'), coalesce(host(a.client_addr), 'the same machine')
-FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
+
+
+class LostRace(Unavailable):
+    """Another backend's change came first; the same change, made again, finds that one."""
+
+    slug = "lost-race"
 
 
 def driver(name: str = "psycopg") -> ModuleType:
@@ -53,13 +59,27 @@ def driver(name: str = "psycopg") -> ModuleType:
         raise MissingExtra("A ledger in PostgreSQL", "postgres") from None
 
 
+def connect_args(url: URL) -> dict[str, Any]:
+    """libpq's parameters for a session of a backend; those named in the URL win."""
+    ours = {
+        "connect_timeout": 5,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+        "client_encoding": "utf8",
+        "application_name": f"ktrdr backend {os.getpid()} on {socket.gethostname()}"[:63],
+    }
+    return {name: value for name, value in ours.items() if name not in url.query}
+
+
 class LedgerServer:
     """An open ledger in a PostgreSQL database: a ``writer`` engine of one session and a ``reader`` engine.
 
     Laws
     ----
-    - The session that writes holds an advisory lock, so nobody else writes: one backend owns a ledger at a time, and
-      one that lost its session to another can change nothing any more.
+    - Several backends may have the ledger open; each change is a transaction of its own, rows are locked before they
+      are changed, and :class:`ktrdr.operations.fence.Fence` guards what the leader alone may write.
     - Sessions that the server ended are replaced at the next use; until then calls raise Unavailable.
     - No message shows a user's name or password.
 
@@ -67,15 +87,12 @@ class LedgerServer:
     ----------
     url
         As :func:`ktrdr.operations.place.ledger_place` gives it.
-    lock_wait_s
-        How long opening waits for the lock of a backend that was stopped just now.
-
     Raises
     ------
     MissingExtra
         If the driver is not installed.
     Unavailable
-        If the server does not answer, or another backend holds the ledger.
+        If the server does not answer.
     InvalidSetting
         If the database cannot be used: no such user, password or database, no right to make tables, tables of
         another program or of a newer ktrdr, an encoding other than UTF-8, a read-only standby.
@@ -87,14 +104,12 @@ class LedgerServer:
         *,
         readers: int = 2,
         module: ModuleType | None = None,
-        lock_wait_s: float = _LOCK_WAIT_S,
     ) -> None:
         self.url = url
         self.name = shown(url)
         self.module = module or driver()
         self._password = str(url.password or "")
         self._opened = False
-        self._wait_until = time.monotonic() + lock_wait_s
         self.writer = self._engine(1, writes=True)
         self.reader = self._engine(readers, writes=False)
         try:
@@ -108,7 +123,7 @@ class LedgerServer:
         self._opened = True
 
     def close(self) -> None:
-        """Close every connection, and with the writer's the lock. Idempotent."""
+        """Close every connection. Idempotent."""
         self.writer.dispose()
         self.reader.dispose()
 
@@ -119,7 +134,11 @@ class LedgerServer:
             return error
         told = self._told(orig)
         state = str(orig.sqlstate or "")
-        if state in ("55P03", "40001", "40P01"):  # lock not available, serialization failure, deadlock
+        if state in _RACES:
+            return LostRace(
+                f"The ledger {self.name} refused a change that met another one: {told}.", _RETRY_S
+            )
+        if state == "55P03":  # a lock that is not available
             return Unavailable(
                 f"The ledger {self.name} is locked by another program ({told}). End that program's transaction "
                 "and try again.",
@@ -132,7 +151,10 @@ class LedgerServer:
             )
         if not self._opened and (refused := self._refusal(state, told)) is not None:
             return refused
-        if isinstance(orig, (self.module.OperationalError, self.module.InterfaceError)) or state == "25006":
+        ended = state in _ENDED or isinstance(
+            orig, (self.module.OperationalError, self.module.InterfaceError)
+        )
+        if ended:
             return self._away(told)
         return KtrdrError(f"The ledger {self.name} failed: {told}.")
 
@@ -183,7 +205,7 @@ class LedgerServer:
             max_overflow=0,
             pool_pre_ping=True,  # finds the sessions that ended while they were idle
             hide_parameters=True,
-            connect_args=self._connect_args(),
+            connect_args=connect_args(self.url),
         )
 
         def prepare(connection: Any, record: object) -> None:
@@ -191,8 +213,6 @@ class LedgerServer:
             try:
                 connection.autocommit = True
                 connection.execute(_SESSION)
-                if writes:
-                    self._own(connection)
                 connection.autocommit = False
                 if not writes:  # a page and its total are read from one state
                     connection.read_only = True
@@ -203,39 +223,6 @@ class LedgerServer:
 
         event.listen(engine, "connect", prepare)
         return engine
-
-    def _connect_args(self) -> dict[str, Any]:
-        """libpq's parameters; those named in the URL win."""
-        ours = {
-            "connect_timeout": 5,
-            "keepalives_idle": 15,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-            "client_encoding": "utf8",
-            "application_name": f"ktrdr backend {os.getpid()} on {socket.gethostname()}"[:63],
-        }
-        return {name: value for name, value in ours.items() if name not in self.url.query}
-
-    def _own(self, connection: Any) -> None:
-        """Take the ledger's lock for this session; waits only while opening.
-
-        Raises
-        ------
-        Unavailable
-            If another session holds it.
-        """
-        while not connection.execute("SELECT pg_try_advisory_lock(%s, %s)", _LOCK).fetchone()[0]:
-            if not self._opened and time.monotonic() < self._wait_until:
-                time.sleep(0.1)
-                continue
-            holder = connection.execute(_HOLDER, _LOCK).fetchone()
-            who = f"{holder[0]} at {holder[1]}" if holder else "unknown"
-            raise Unavailable(
-                f"The ledger {self.name} is in use by another backend ({who}). Stop that one, or give this one a "
-                "database of its own.",
-                retry_after_s=_RETRY_S,
-            )
 
     def _prepare(self) -> None:
         with self.writer.begin() as connection:
@@ -250,4 +237,6 @@ class LedgerServer:
                     "%s runs with fsync=off: a crash of its machine may lose operations that were acknowledged",
                     self.name,
                 )
+            # two backends that start at once: the second waits, then finds the tables made
+            connection.execute(text("SELECT pg_advisory_xact_lock(:kind, :what)"), _MIGRATION)
             migrate(connection, self.name)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import URL, Connection, delete, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import NotFound, Unavailable
 from ktrdr.operations import queries, retention
 from ktrdr.operations.changes import Apply, Change, Claims, Submit, save_model
 from ktrdr.operations.events import Assigned, Event
+from ktrdr.operations.fence import Fence
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.mentions import Place, read_mentions
 from ktrdr.operations.microseconds import to_microseconds
@@ -31,7 +32,7 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.pauses import read_pauses, write_pauses
 from ktrdr.operations.place import ledger_place
-from ktrdr.operations.postgres import LedgerServer
+from ktrdr.operations.postgres import LedgerServer, LostRace
 from ktrdr.operations.references import Mentions
 from ktrdr.operations.refusals import not_terminal
 from ktrdr.operations.roundtrips import alone
@@ -51,13 +52,14 @@ __all__ = ["SqlStore"]
 
 T = TypeVar("T")
 _READERS = 2
+_RACES = 5
 
 
 class SqlStore(OperationStore):
     """A durable ledger in a SQLite file or a PostgreSQL database.
 
-    Opening makes or migrates the tables and takes the ledger's lock, so one process owns a ledger at a time. Changes
-    run on one writer thread (:class:`GroupWriter`), reads on ``_READERS`` others; an event loop never blocks.
+    Opening makes or migrates the tables. A file is locked, so one process owns it at a time; a database may be open in
+    several (``fence`` then guards what the leader alone writes). Changes run on one writer thread (:class:`GroupWriter`), reads on ``_READERS`` others; an event loop never blocks.
 
     Parameters
     ----------
@@ -95,6 +97,15 @@ class SqlStore(OperationStore):
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
         self._closed = False
         self._access = SqlAccess(self._write, self._read)
+
+    @property
+    def fence(self) -> Fence | None:
+        """Of a backend that shares the ledger with others; None where there are none."""
+        return self._writer.fence
+
+    @fence.setter
+    def fence(self, fence: Fence) -> None:
+        self._writer.fence = fence
 
     @property
     def access(self) -> SqlAccess:
@@ -156,6 +167,7 @@ class SqlStore(OperationStore):
 
     async def save_worker(self, worker: WorkerRecord) -> None:
         def work(connection: Connection) -> None:
+            self._admit(connection)
             connection.execute(delete(workers).where(workers.c.worker_id == worker.worker_id))
             connection.execute(insert(workers), row_of_worker(worker))
 
@@ -163,6 +175,7 @@ class SqlStore(OperationStore):
 
     async def delete_worker(self, worker_id: str) -> None:
         def work(connection: Connection) -> None:
+            self._admit(connection)
             connection.execute(delete(workers).where(workers.c.worker_id == worker_id))
 
         await self._write(work)
@@ -214,19 +227,60 @@ class SqlStore(OperationStore):
     async def close(self) -> None:
         """Finish what was handed in, then close the file. Idempotent."""
         if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self._close)
+            await asyncio.to_thread(self.close_now)
 
-    def _close(self) -> None:
+    def close_now(self) -> None:
+        """``close`` that blocks."""
+        self._closed = True
         self._writer.close()
         self._readers.shutdown()
         self._ledger.close()
 
+    @property
+    def database(self) -> URL | None:
+        """The PostgreSQL database, which several backends may share; None for a file."""
+        return self._ledger.url if isinstance(self._ledger, LedgerServer) else None
+
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction of the writer, and wait; for the start of a process, before its event loop."""
+        return self._writer.run(work).result()
+
+    async def write(self, work: Callable[[Connection], T], *, guarded: bool = False) -> T:
+        """Run ``work`` in a transaction of the writer; ``guarded``: only the leader may."""
+
+        def whole(connection: Connection) -> T:
+            if guarded:
+                self._admit(connection)
+            return work(connection)
+
+        return await self._write(whole)
+
+    async def tell(self, channel: str, text: str) -> None:
+        """Send a text to everybody who listens to the channel of a PostgreSQL database."""
+        await self._write(lambda connection: connection.execute(select(func.pg_notify(channel, text))))
+
+    def _admit(self, connection: Connection) -> None:
+        if self.fence is not None:
+            self.fence.admit(connection)
+
     async def _make(self, change: Change) -> Any:
-        return await asyncio.wrap_future(self._writer.make(change))
+        return await self._again(lambda: self._writer.make(change))
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.wrap_future(self._writer.run(work))
+        return await self._again(lambda: self._writer.run(work))
+
+    async def _again(self, hand_in: Callable[[], Future[T]]) -> T:
+        """Hand in what another backend's change got in the way of until it is through."""
+        for _ in range(_RACES - 1):
+            try:
+                return await asyncio.wrap_future(hand_in())
+            except LostRace:
+                continue
+        return await asyncio.wrap_future(hand_in())
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction of a reader, over one state of the ledger."""
+        return await self._read(work)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         if self._closed:

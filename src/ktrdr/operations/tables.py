@@ -26,9 +26,21 @@ from sqlalchemy.types import TypeEngine
 
 from ktrdr.operations.model import OperationStatus
 
-__all__ = ["SCHEMA", "metadata", "models", "operations", "pauses", "specs", "tallies", "tokens", "workers"]
+__all__ = [
+    "SCHEMA",
+    "cluster",
+    "metadata",
+    "models",
+    "operations",
+    "pauses",
+    "specs",
+    "tallies",
+    "tokens",
+    "worker_states",
+    "workers",
+]
 
-SCHEMA = "0005"
+SCHEMA = "0006"
 """The newest migration."""
 
 metadata = MetaData()
@@ -146,6 +158,30 @@ tokens = Table(
     Column("created_by", Words(64), nullable=False),
     Column("expires_us", BigInteger),
     Column("last_used_us", BigInteger),
+)
+
+# One row: who leads the backends of this ledger, since when and in which epoch, and whose files belong to it.
+cluster = Table(
+    "cluster",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("leader", Words()),
+    Column("address", Words()),
+    Column("since_us", BigInteger),
+    Column("storage_id", Words(64)),
+    Column("storage_place", Words()),
+)
+
+# What the leader knows of workers from talking to them, for the backends that follow.
+worker_states = Table(
+    "worker_states",
+    metadata,
+    Column("worker_id", Words(128), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("failure", Words()),
+    Column("drains_itself", Integer, nullable=False),
+    Column("busy_with", Words()),
 )
 
 _PAGE = (operations.c.created_us, operations.c.operation_id)

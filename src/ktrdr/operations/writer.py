@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from ktrdr.errors import Unavailable
 from ktrdr.operations.changes import Change, Outcome, Unit
+from ktrdr.operations.fence import Fence
 
 __all__ = ["GroupWriter"]
 
@@ -38,6 +39,7 @@ class GroupWriter:
     - ``close`` finishes what was handed in before it.
 
     ``translate`` turns a driver's error into one of ktrdr's (others pass through). ``transactions`` counts commits.
+    ``fence`` is that of a backend that shares the ledger with others.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class GroupWriter:
         self._engine = engine
         self._translate = translate
         self._max_failures = max_failures
+        self.fence: Fence | None = None
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._next: Entry | None = None
         self._lock = threading.Lock()
@@ -133,7 +136,7 @@ class GroupWriter:
             with self._engine.begin() as connection:
                 begun = True
                 try:
-                    outcomes = Unit(connection, self._max_failures).perform(changes)
+                    outcomes = Unit(connection, self._max_failures, self.fence).perform(changes)
                     made = True
                 finally:
                     lost = connection.invalidated
@@ -145,7 +148,7 @@ class GroupWriter:
         return outcomes
 
     def _alone(self, change: Change, connection: Connection) -> Any:
-        [(result, problem)] = Unit(connection, self._max_failures).perform([change])
+        [(result, problem)] = Unit(connection, self._max_failures, self.fence).perform([change])
         if problem is not None:
             raise problem
         return result

@@ -367,3 +367,7 @@ class BackendHealth(Message):
     version: str
     workers: int = Field(description="workers registered")
     paused: list[OperationType] = Field(default=[], description="of these nothing is dispatched")
+    role: Literal["leader", "follower"] = Field("leader", description="the leader dispatches; all answer")
+    epoch: int | None = Field(
+        None, description="the newest term of a leader that is known; of several backends only"
+    )

@@ -16,11 +16,12 @@ from ktrdr.errors import (
     InvalidInput,
     NotAuthorised,
     NotFound,
+    NotLeader,
     ServerUnreachable,
     Unavailable,
 )
 from ktrdr.protocol.client import problem_detail
-from ktrdr.protocol.messages import RegisterRequest, RegisterResponse, ReportRequest, ReportResponse
+from ktrdr.protocol.messages import Problem, RegisterRequest, RegisterResponse, ReportRequest, ReportResponse
 from ktrdr.protocol.transports import Answer, Transport
 from ktrdr.protocol.worker_key import HEADER
 
@@ -36,7 +37,7 @@ class Uploader(Protocol):
 
 
 class BackendLink:
-    """Talks to one backend of several and changes to the next when it does not answer.
+    """Talks to one backend of several and changes to the next when it does not answer or does not lead.
 
     Every method raises ServerUnreachable (nobody answers), Unavailable (5xx), NotAuthorised, NotFound (404: this
     worker is unknown there) or InvalidInput (another refusal), each with the backend's own words.
@@ -84,6 +85,7 @@ class BackendLink:
     async def _post(self, path: str, body: BaseModel, timeout_s: float) -> Answer:
         message = body.model_dump(mode="json", exclude_none=True)
         faults: list[str] = []
+        told_so = False
         for _ in self._urls:
             try:
                 answer = await self._transport.request(
@@ -93,7 +95,13 @@ class BackendLink:
                 faults.append(error.message)
                 self._at = (self._at + 1) % len(self._urls)
             else:
-                return _checked(answer, self.url)
+                if not _follows(answer):
+                    return _checked(answer, self.url)
+                told_so = True
+                faults.append(f"{self.url}: {problem_detail(answer)}")
+                self._at = (self._at + 1) % len(self._urls)
+        if told_so:
+            raise Unavailable(" ".join(faults))
         raise ServerUnreachable(" ".join(faults))
 
 
@@ -121,6 +129,16 @@ async def _on_daemon(work: Callable[[], None], name: str) -> None:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     await done
+
+
+def _follows(answer: Answer) -> bool:
+    """Whether a backend says that another one leads."""
+    if answer.status != 503:
+        return False
+    try:
+        return Problem.model_validate_json(answer.body).type == f"urn:ktrdr:problem:{NotLeader.slug}"
+    except ValidationError:
+        return False
 
 
 def _checked(answer: Answer, url: str) -> Answer:

@@ -299,4 +299,11 @@ async def test_a_signal_on_the_newest_bar(stocked: ControlPlane) -> None:
 
 async def test_health_needs_nothing(plane: ControlPlane) -> None:
     answer = (await plane.ask("GET", "/health")).json()
-    assert answer == {"status": "healthy", "version": plane.config.version, "workers": 0, "paused": []}
+    assert answer == {
+        "status": "healthy",
+        "version": plane.config.version,
+        "workers": 0,
+        "paused": [],
+        "role": "leader",
+        "epoch": None,
+    }

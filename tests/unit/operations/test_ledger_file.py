@@ -411,7 +411,7 @@ def downgrade(connection: Connection) -> None:
     """Back to schema 0002, by hand; migrations only go forward."""
     for index in (*OperationStatus, "queue", "ended"):
         connection.execute(text(f"DROP INDEX ix_operations_{index}"))
-    for table in ("tallies", "tokens"):
+    for table in ("tallies", "tokens", "cluster", "worker_states"):
         connection.execute(text(f"DROP TABLE {table}"))
     for column in ("compacted", "older_checkpoint_digest"):
         connection.execute(text(f"ALTER TABLE operations DROP COLUMN {column}"))

@@ -46,6 +46,7 @@ async def register_worker(
 ) -> RegisterResponse:
     """A worker makes itself known. The backend first asks the endpoint for its health, and refuses it if it cannot
     reach it. Idempotent; ``outbox`` delivers results that were finished while the backend was away."""
+    services.must_lead()
     known = services.registry.find(body.worker_id)
     same = known is not None and known.record.instance_id == body.instance_id
     with about(worker_id=body.worker_id):
@@ -62,6 +63,7 @@ async def report_worker(
 ) -> ReportResponse:
     """A worker pushes a change of its state. With ``delivery`` the end of an attempt is durable when this answers,
     and the worker's slot is free."""
+    services.must_lead()
     if (end := body.delivery) is not None:
         tell(request.scope, worker_id, f"{end.operation_id} attempt {end.attempt} {end.status}")
     answer = await services.enrolment.report(worker_id, body, key)
@@ -107,18 +109,21 @@ async def get_worker(worker_id: str, request: Request, services: Services) -> Re
 @router.post("/workers/{worker_id}/drain")
 async def drain_worker(worker_id: str, services: Services) -> WorkerView:
     """Let the worker finish what it runs and give it no more."""
+    services.must_lead()
     return await services.enrolment.set_draining(worker_id, True)
 
 
 @router.post("/workers/{worker_id}/undrain")
 async def undrain_worker(worker_id: str, services: Services) -> WorkerView:
     """Give the worker work again."""
+    services.must_lead()
     return await services.enrolment.set_draining(worker_id, False)
 
 
 @router.delete("/workers/{worker_id}", status_code=204)
 async def delete_worker(worker_id: str, services: Services) -> None:
     """Forget an idle or unreachable worker. One that is alive registers again."""
+    services.must_lead()
     await services.enrolment.forget(worker_id)
 
 

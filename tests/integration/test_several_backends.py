@@ -1,0 +1,119 @@
+"""Several backends on one ledger, by real processes: all answer, one dispatches, another one takes over."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from ktrdr.errors import NotLeader
+from support.chaos import no_tracebacks
+from support.postgres import Postgres
+from support.processes import advancing, environment, finished, ktrdr, wait_for
+from support.several import Several, several
+from support.several_scenarios import SCENARIOS
+
+pytestmark = pytest.mark.integration
+
+Make = Callable[..., Several]
+
+
+@pytest.fixture
+def make(tmp_path: Path, postgres: Postgres) -> Iterator[Make]:
+    with several(tmp_path, postgres.url(postgres.database())) as company:
+
+        def filled(*backends: str, **instructions: str) -> Several:
+            company.seed(instructions)
+            company.reserve(*backends)
+            for name in backends:
+                company.backend(name)
+            return company
+
+        yield filled
+
+
+def test_a_follower_answers_everything_and_the_leader_does_the_work(make: Make, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    company = make("a", "b", quick=f"trace {trace} 0.1", long=f"trace {trace} 600")
+    leader = company.leader()
+    [follower] = company.followers()
+    assert company.health(follower)["epoch"] == company.health(leader)["epoch"]
+    with company.api(follower) as api:
+        with pytest.raises(NotLeader, match=f"{company.url(leader)}.*KTRDR_API_URL"):
+            api.post(
+                "/workers/register",
+                {
+                    "worker_id": "x",
+                    "worker_type": "backtesting",
+                    "endpoint_url": "http://127.0.0.1:9",
+                    "instance_id": "i",
+                    "capabilities": {},
+                },
+            )
+        company.worker("w1")
+        company.worker("w2")
+        wait_for(lambda: api.get("/workers")["total"] == 2, "the follower knows the workers")
+
+        done = finished(api, company.submit(api, "quick"))
+        assert (done["status"], done["attempt"]) == ("completed", 1)
+        digest = done["artifacts"]["result"]
+        whole = httpx.get(f"{company.url(follower)}/api/v1/artifacts/{digest}", trust_env=False)
+        assert whole.text == f"result of {done['operation_id']}.1"
+
+        long = company.submit(api, "long")
+        assert advancing(api, long)["progress"]["items_done"] > 0
+        busy = {w["worker_id"]: w["current_operation_id"] for w in api.get("/workers")["workers"]}
+        wait_for(
+            lambda: long in {w["current_operation_id"] for w in api.get("/workers")["workers"]},
+            f"busy: {busy}",
+        )
+        began = time.monotonic()
+        with httpx.stream(
+            "GET", f"{company.url(follower)}/api/v1/operations/{long}/events", timeout=30, trust_env=False
+        ) as answer:
+            with company.api(leader) as other:
+                other.post(f"/operations/{long}/cancel")
+            seen = [
+                json.loads(line[6:])["status"] for line in answer.iter_lines() if line.startswith("data: ")
+            ]
+        assert seen[-1] == "cancelled"
+        assert time.monotonic() - began < 10
+
+        another = company.submit(api, "long")
+        advancing(api, another)
+        assert api.post(f"/operations/{another}/cancel")["status"] == "cancelling"
+        waited = api.get(f"/operations/{another}", wait=30)
+        assert waited["status"] == "cancelled"
+        with company.api(leader) as other:
+            assert other.get(f"/operations/{another}")["status"] == "cancelled"
+            api.delete(f"/operations/{another}")
+            assert another not in [o["operation_id"] for o in other.get("/operations")["operations"]]
+        gauges = {
+            name: httpx.get(f"{company.url(name)}/metrics", trust_env=False).text
+            for name in (leader, follower)
+        }
+    assert "\nktrdr_backend_leader 1.0" in gauges[leader]
+    assert "\nktrdr_backend_leader 0.0" in gauges[follower]
+    drained = ktrdr(
+        "workers",
+        "drain",
+        "w1",
+        env=environment(company.parts.home, KTRDR_API_URL=f"{company.url(follower)},{company.url(leader)}"),
+    )
+    assert drained.returncode == 0, drained.stderr
+    no_tracebacks(company.parts)
+
+
+@pytest.mark.parametrize("name", ["killed leader", "stopped leader"])
+def test_nothing_is_lost_or_done_twice(make: Make, tmp_path: Path, name: str) -> None:
+    trace = tmp_path / "trace"
+    company = make("a", "b", quick=f"trace {trace} 0.05", long=f"trace {trace} 4")
+    for worker in ("w1", "w2"):
+        company.worker(worker)
+    SCENARIOS[name](company, trace, Random(1))
+    no_tracebacks(company.parts)
