@@ -20,7 +20,7 @@ __all__ = ["ArtifactGarbage", "Collected"]
 
 _log = logging.getLogger("ktrdr.backend")
 _A_ROW_NAMES = 8  # digests, about
-_LONGEST_PAUSE_S = 3_600.0
+_LONGEST_PAUSE_S = 6 * 3_600.0  # a million operations are read in 50 seconds of CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
