@@ -42,7 +42,7 @@ from table import Row, render
 
 OPERATIONS = 1_000_000
 DATABASES = ("sqlite", "postgresql")
-_CALLERS = 64
+_CALLERS, _WARM = 64, 20
 _LATER = NOW + timedelta(minutes=1)
 _LEASE = timedelta(minutes=1)
 _OLD, _STEP = NOW - timedelta(days=85), 100
@@ -118,11 +118,12 @@ def _filled(
         asyncio.run(store.close())
 
 
-async def timed(calls: Iterator[Awaitable[object]], cpu: Callable[[], float]) -> Times:
-    """The time of each call, one after the other; the first ones only warm up."""
+async def timed(calls: Iterator[Awaitable[object]], cpu: Callable[[], float], warm: int) -> Times:
+    """The time of each call, one after the other; the first ``warm`` do not count: statements are compiled, and
+    PostgreSQL plans a prepared statement anew the first times."""
     times, spent = Times(), cpu()
     for number, call in enumerate(calls):
-        if number == 3:
+        if number == warm:
             times, spent = Times(), cpu()
         begin = time.perf_counter()
         await call
@@ -147,16 +148,19 @@ async def measure(ledger: Ledger, calls: int) -> dict[str, Times]:
         OperationQuery(operation_type=OperationType.TRAINING),
     ]
     few, steps = max(6, calls // 2), max(6, calls // 50)
+    warm = min(_WARM, few // 2)
     waiting = ledger.content.ids[OperationStatus.PENDING]
     return {
-        "get": await timed((store.get(rng.choice(ids)) for _ in range(calls)), ledger.cpu),
-        "page": await timed((store.page(queries[n % len(queries)]) for n in range(few)), ledger.cpu),
-        "counts": await timed((store.counts() for _ in range(few)), ledger.cpu),
-        "queue": await timed((store.queue_position(rng.choice(waiting)) for _ in range(few)), ledger.cpu),
-        "claim": await timed((_claim(store, n) for n in range(few)), ledger.cpu),
-        "submit": await timed((_submit(store, n) for n in range(few)), ledger.cpu),
-        "expire": await timed((store.expire(_OLD, _STEP) for _ in range(steps)), ledger.cpu),
-        "compact": await timed((store.compact(NOW, _STEP) for _ in range(steps)), ledger.cpu),
+        "get": await timed((store.get(rng.choice(ids)) for _ in range(calls)), ledger.cpu, warm),
+        "page": await timed((store.page(queries[n % len(queries)]) for n in range(few)), ledger.cpu, warm),
+        "counts": await timed((store.counts() for _ in range(few)), ledger.cpu, warm),
+        "queue": await timed(
+            (store.queue_position(rng.choice(waiting)) for _ in range(few)), ledger.cpu, warm
+        ),
+        "claim": await timed((_claim(store, n) for n in range(few)), ledger.cpu, warm),
+        "submit": await timed((_submit(store, n) for n in range(few)), ledger.cpu, warm),
+        "expire": await timed((store.expire(_OLD, _STEP) for _ in range(steps)), ledger.cpu, 3),
+        "compact": await timed((store.compact(NOW, _STEP) for _ in range(steps)), ledger.cpu, 3),
     }
 
 
