@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy.typing as npt
 
 from ktrdr.errors import InvalidInput
 
-__all__ = ["Snapshot", "pack", "unpack"]
+__all__ = ["Snapshot", "pack", "read_values", "unpack"]
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I8": "|i1", "U8": "|u1", "BOOL": "|b1"}
 _NAMES = {np.dtype(kind): name for name, kind in _KINDS.items()}
 _HEAD = 8  # bytes that say how long the header is
+_LONGEST_HEADER = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +88,18 @@ def unpack(content: bytes) -> Snapshot:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"These {len(content):,} bytes are not a snapshot: {error}.") from None
     return Snapshot(values, arrays)
+
+
+def read_values(file: Path) -> Mapping[str, Any] | None:
+    """The values of the snapshot in a file, without its arrays; None if it is absent or something else."""
+    try:
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(_HEAD), "little")
+            header = json.loads(content.read(length) if length <= _LONGEST_HEADER else b"")
+        values = json.loads(header["__metadata__"]["values"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _array(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> npt.NDArray[Any]:

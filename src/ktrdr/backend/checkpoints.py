@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.errors import NotFound, Unavailable
+from ktrdr.jobs.checkpoint import checkpoint_owner
 from ktrdr.operations.store import OperationStore
 
 __all__ = ["CheckpointFiles"]
@@ -18,8 +19,8 @@ _log = logging.getLogger("ktrdr.backend")
 class CheckpointFiles:
     """Keeps what operations can go on from and lets go of the rest.
 
-    An operation that was resumed shares its first checkpoints with its parent, so a file goes only if neither needs
-    it. Where that cannot be found out it stays: a file too many costs disk, one too few costs work.
+    A file goes only if it is a checkpoint that a job of this very operation wrote. So an operation that was resumed
+    leaves its parent's alone, and no worker can have anything else removed by calling it a checkpoint.
     """
 
     def __init__(self, store: OperationStore, artifacts: FileArtifactStore) -> None:
@@ -39,14 +40,15 @@ class CheckpointFiles:
         return await asyncio.to_thread(lambda: tuple(d for d in known if self._artifacts.intact(d)))
 
     async def drop(self, operation_id: str, digests: Iterable[str]) -> None:
-        """Remove files that the operation needs no more, unless it or its parent still names them."""
+        """Remove checkpoints of the operation's own that it needs no more."""
         try:
-            operation = await self._store.get(operation_id)
-            needed = set(operation.checkpoints)
-            if operation.parent_operation_id is not None:
-                needed |= set((await self._store.get(operation.parent_operation_id)).checkpoints)
+            needed = (await self._store.get(operation_id)).checkpoints
         except (NotFound, Unavailable) as error:
             _log.info("Checkpoints of %s stay on disk: %s", operation_id, error)
             return
-        for digest in set(digests) - needed:
-            await asyncio.to_thread(self._artifacts.delete, digest)
+        for digest in set(digests).difference(needed):
+            await asyncio.to_thread(self._remove, operation_id, digest)
+
+    def _remove(self, operation_id: str, digest: str) -> None:
+        if checkpoint_owner(self._artifacts.location(digest)) == operation_id:
+            self._artifacts.delete(digest)

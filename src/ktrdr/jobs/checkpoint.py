@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ktrdr.artifacts import ArtifactStore
 from ktrdr.errors import InvalidInput, UnusableCheckpoint
 from ktrdr.operations.progress import Scalar
-from ktrdr.snapshot import Snapshot, pack, unpack
+from ktrdr.snapshot import Snapshot, pack, read_values, unpack
 
-__all__ = ["FORMATS", "Checkpoint", "ResumePoint", "Unit"]
+__all__ = ["FORMATS", "Checkpoint", "ResumePoint", "Unit", "checkpoint_owner"]
 
 FORMATS: Mapping[str, str] = {"training": "training/1", "backtesting": "backtesting/1"}
 """What the state of each kind of job looks like; the number rises whenever what is stored, or the arithmetic that goes
@@ -92,3 +93,10 @@ class Checkpoint:
                 f"here {spec_digest[:12]})."
             )
         return made
+
+
+def checkpoint_owner(file: Path) -> str | None:
+    """The operation whose job wrote this checkpoint; None if the file is absent or no checkpoint. Reads its head only."""
+    head = (read_values(file) or {}).get(_HEAD)
+    owner = head.get("operation_id") if isinstance(head, dict) else None
+    return owner if isinstance(owner, str) else None

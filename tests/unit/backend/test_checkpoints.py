@@ -8,11 +8,32 @@ import pytest
 
 from ktrdr.artifacts import sha256_of
 from ktrdr.backend.checkpoints import CheckpointFiles
+from ktrdr.jobs.checkpoint import Checkpoint, checkpoint_owner
 from ktrdr.operations.model import OperationType
+from ktrdr.snapshot import Snapshot, pack
 from ktrdr.testing.fake_worker import FakeWorker
 from support.control_plane import ControlPlane, settle
 
 TRAINING = OperationType.TRAINING
+
+
+def made(name: str, label: bytes) -> bytes:
+    """A checkpoint that a job of the operation ``name`` wrote."""
+    return Checkpoint(
+        format="training/1",
+        spec_digest="0" * 64,
+        operation_id=name,
+        attempt=1,
+        done=1,
+        total=2,
+        unit="epochs",
+        metrics=(),
+        snapshot=Snapshot({"label": label.decode()}),
+    ).to_bytes()
+
+
+def sha(name: str, label: bytes) -> str:
+    return sha256_of(made(name, label))
 
 
 async def tell(plane: ControlPlane, worker: FakeWorker, name: str, content: bytes | None, **more: Any) -> Any:
@@ -20,7 +41,7 @@ async def tell(plane: ControlPlane, worker: FakeWorker, name: str, content: byte
     operation = await plane.store.get(name)
     news: dict[str, Any] = {"operation_id": name, "attempt": operation.attempt, **more}
     if content is not None:
-        news["digest"] = plane.put(content)
+        news["digest"] = plane.put(made(name, content))
     body = worker.report() | {"worker_status": "busy", "checkpoint": news}
     return await plane.api("POST", f"/workers/{worker.worker_id}/report", body)
 
@@ -32,8 +53,8 @@ async def running(plane: ControlPlane, **more: Any) -> tuple[FakeWorker, str]:
     return worker, name
 
 
-async def here(plane: ControlPlane, *contents: bytes) -> list[bool]:
-    return [plane.backend.artifacts.has(sha256_of(content)) for content in contents]
+async def here(plane: ControlPlane, name: str, *labels: bytes) -> list[bool]:
+    return [plane.backend.artifacts.has(sha(name, label)) for label in labels]
 
 
 async def test_the_next_attempt_is_given_the_two_newest(plane: ControlPlane) -> None:
@@ -42,11 +63,13 @@ async def test_the_next_attempt_is_given_the_two_newest(plane: ControlPlane) -> 
     for content in (b"one", b"two", b"three"):
         assert (await tell(plane, worker, name, content))["acknowledged"]
     view = await plane.api("GET", f"/operations/{name}")
-    assert (view["status"], view["checkpoint_digest"]) == ("running", sha256_of(b"three"))
-    await settle(lambda: here(plane, b"one", b"two", b"three"), lambda found: found == [False, True, True])
-    await plane.deliver(worker, name, "released", checkpoint_digest=plane.put(b"four"))
+    assert (view["status"], view["checkpoint_digest"]) == ("running", sha(name, b"three"))
+    await settle(
+        lambda: here(plane, name, b"one", b"two", b"three"), lambda found: found == [False, True, True]
+    )
+    await plane.deliver(worker, name, "released", checkpoint_digest=plane.put(made(name, b"four")))
     await plane.until(name, "running")
-    assert worker.starts[1].checkpoints == [sha256_of(b"four"), sha256_of(b"three")]
+    assert worker.starts[1].checkpoints == [sha(name, b"four"), sha(name, b"three")]
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn"])
@@ -71,7 +94,7 @@ async def test_one_whose_file_is_not_whole_is_not_recorded(plane: ControlPlane, 
 async def test_notes_are_in_the_story_and_refused_ones_are_struck_out(plane: ControlPlane) -> None:
     worker, name = await running(plane)
     await tell(plane, worker, name, b"bad")
-    bad = sha256_of(b"bad")
+    bad = sha(name, b"bad")
     await tell(
         plane, worker, name, None, refused=[bad], notes=["checkpoint skipped: torn", "goes on after 2"]
     )
@@ -81,7 +104,7 @@ async def test_notes_are_in_the_story_and_refused_ones_are_struck_out(plane: Con
         "attempt 1: checkpoint skipped: torn",
         "attempt 1: goes on after 2",
     ]
-    await settle(lambda: here(plane, b"bad"), lambda found: found == [False])
+    await settle(lambda: here(plane, name, b"bad"), lambda found: found == [False])
 
 
 async def test_an_outdated_attempt_is_told_to_stop_and_its_file_goes(plane: ControlPlane) -> None:
@@ -89,7 +112,7 @@ async def test_an_outdated_attempt_is_told_to_stop_and_its_file_goes(plane: Cont
     answer = await tell(plane, worker, name, b"old", attempt=7)
     assert answer["stop"] == [name]
     assert (await plane.store.get(name)).checkpoints == ()
-    await settle(lambda: here(plane, b"old"), lambda found: found == [False])
+    await settle(lambda: here(plane, name, b"old"), lambda found: found == [False])
 
 
 async def test_an_operation_that_nobody_knows_is_to_stop(plane: ControlPlane) -> None:
@@ -107,7 +130,7 @@ async def test_files_go_with_completion_and_stay_otherwise(
     await tell(plane, worker, name, b"one")
     await tell(plane, worker, name, b"two")
     await plane.deliver(worker, name, status)
-    await settle(lambda: here(plane, b"one", b"two"), lambda found: found == [kept, kept])
+    await settle(lambda: here(plane, name, b"one", b"two"), lambda found: found == [kept, kept])
     assert len((await plane.store.get(name)).checkpoints) == (2 if kept else 0)
 
 
@@ -116,22 +139,37 @@ async def test_what_the_parent_needs_stays(plane: ControlPlane) -> None:
     worker, parent = await running(plane)
     await tell(plane, worker, parent, b"shared")
     await plane.deliver(worker, parent, "cancelled")
-    shared = sha256_of(b"shared")
+    shared = sha(parent, b"shared")
     name = await plane.submit(TRAINING, parent_operation_id=parent, checkpoints=(shared,))
     await plane.until(name, "running")
     assert worker.starts[-1].checkpoints == [shared]
     await tell(plane, worker, name, b"own")
     await plane.deliver(worker, name)
-    await settle(lambda: here(plane, b"own"), lambda found: found == [False])
-    assert await here(plane, b"shared") == [True]
+    await settle(lambda: here(plane, name, b"own"), lambda found: found == [False])
+    assert await here(plane, parent, b"shared") == [True]
 
 
-async def test_where_the_parent_is_gone_files_stay(plane: ControlPlane) -> None:
-    """It cannot be known who else needs them."""
-    shared = plane.put(b"shared")
-    _, name = await running(plane, parent_operation_id="deleted", checkpoints=(shared,))
-    await CheckpointFiles(plane.store, plane.backend.artifacts).drop(name, [shared, plane.put(b"other")])
-    assert await here(plane, b"shared", b"other") == [True, True]
+async def test_nothing_but_own_checkpoints_is_removed(plane: ControlPlane) -> None:
+    """Whatever a worker calls a checkpoint: a model, another operation's checkpoint, a file that is none."""
+    worker, name = await running(plane)
+    alien = [
+        plane.put(made("another", b"x")),
+        plane.put(b"a model"),
+        plane.put(pack(Snapshot({"checkpoint": [1]}))),
+    ]
+    for attempt in (1, 7):
+        for digest in alien:
+            news = {"operation_id": name, "attempt": attempt, "digest": digest}
+            await plane.api("POST", "/workers/t1/report", worker.report() | {"checkpoint": news})
+    await tell(plane, worker, name, b"own")
+    await plane.deliver(worker, name)
+    await settle(lambda: here(plane, name, b"own"), lambda found: found == [False])
+    files = CheckpointFiles(plane.store, plane.backend.artifacts)
+    await files.drop(name, [*alien, "f" * 64])
+    await files.drop("deleted", alien)
+    assert [plane.backend.artifacts.has(digest) for digest in alien] == [True, True, True]
+    owners = [checkpoint_owner(plane.backend.artifacts.location(digest)) for digest in alien]
+    assert owners == ["another", None, None]
 
 
 # --- resume -----------------------------------------------------------------------------------------------------------
@@ -157,12 +195,12 @@ async def test_a_resumed_operation_is_a_new_one_that_goes_on(stocked: ControlPla
     await stocked.until(name, "running")
     start = worker.starts[-1]
     assert (start.task_id, start.attempt) == (name, 1)
-    assert start.checkpoints == [sha256_of(b"two"), sha256_of(b"one")]
+    assert start.checkpoints == [sha(first, b"two"), sha(first, b"one")]
     assert start.spec == worker.starts[0].spec
     await stocked.deliver(worker, name)
     view = await stocked.api("GET", f"/operations/{first}")
-    assert (view["status"], view["checkpoint_digest"]) == (status, sha256_of(b"two"))
-    assert await here(stocked, b"one", b"two") == [True, True]
+    assert (view["status"], view["checkpoint_digest"]) == (status, sha(first, b"two"))
+    assert await here(stocked, first, b"one", b"two") == [True, True]
 
 
 async def test_a_cancel_brings_the_checkpoint_to_resume_from(stocked: ControlPlane) -> None:
@@ -178,11 +216,11 @@ async def test_a_cancel_brings_the_checkpoint_to_resume_from(stocked: ControlPla
 
 async def test_only_what_is_whole_is_handed_on(stocked: ControlPlane) -> None:
     worker, first = await ended(stocked, "failed", b"one", b"two")
-    stocked.backend.artifacts.location(sha256_of(b"two")).write_bytes(b"tw")
+    stocked.backend.artifacts.location(sha(first, b"two")).write_bytes(b"tw")
     name = (await stocked.api("POST", f"/operations/{first}/resume"))["operation_id"]
     await stocked.until(name, "running")
-    assert worker.starts[-1].checkpoints == [sha256_of(b"one")]
-    stocked.backend.artifacts.delete(sha256_of(b"one"))
+    assert worker.starts[-1].checkpoints == [sha(first, b"one")]
+    stocked.backend.artifacts.delete(sha(first, b"one"))
     answer = await stocked.ask("POST", f"/api/v1/operations/{first}/resume")
     assert answer.status == 409
     assert answer.json()["detail"] == (
