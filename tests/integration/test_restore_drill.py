@@ -64,7 +64,7 @@ def test_a_fleet_under_load_lives_on_from_its_backup(tmp_path: Path) -> None:
         second.home = home
         second.backend(**there)
         chaos.parts = second
-        chaos.worker("w3", home=tmp_path / "elsewhere")
+        chaos.worker("w3", wait=False, home=tmp_path / "elsewhere")  # it may be busy at once
         with second.api() as api:
             api.post(f"/operations/{running}/cancel")  # it would run for a quarter of an hour
             waiting = [name for name, operation in operations.items() if name != running]
