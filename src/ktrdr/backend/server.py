@@ -99,7 +99,7 @@ def _address(sock: socket.socket, config: BackendConfig) -> str:
     host, port = sock.getsockname()[:2]
     if not config.loopback_only and host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
         host = socket.gethostname()
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{config.tls.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def run_backend(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ktrdr.cli.check import LOCAL_S, Check
 from ktrdr.cli.client import backend_urls
+from ktrdr.protocol.tls import client_context
 
 __all__ = ["check_backends"]
 
@@ -50,7 +51,9 @@ def _health(url: str) -> Mapping[str, Any]:
     import httpx  # lazy, as in the client
 
     try:
-        body = httpx.get(f"{url}/health", timeout=LOCAL_S, trust_env=False).json()
+        tls = client_context()
+        verify = True if tls is None else tls
+        body = httpx.get(f"{url}/health", timeout=LOCAL_S, trust_env=False, verify=verify).json()
     except (httpx.HTTPError, ValueError):
         return {}
     return body if isinstance(body, dict) and body.get("status") == "healthy" else {}
