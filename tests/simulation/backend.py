@@ -173,7 +173,12 @@ class BackendMachine:
         if worker is None:
             self._laws.broken(law, f"{event.worker_id} is not registered", operation_id)
             return
-        held = self.disk.held_by.get((event.worker_id, event.instance_id), set()) - self.trouble.doubtful
+        names = {
+            o.operation_id
+            for o in self.disk.held_by(event.worker_id)
+            if o.assignment is not None and o.assignment.instance_id == event.instance_id
+        }
+        held = names - self.trouble.doubtful
         self._laws.demand(
             not held,
             "a worker has one attempt",

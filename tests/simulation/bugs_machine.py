@@ -12,8 +12,8 @@ _GATE = "    if operation.status.terminal or _is_stale(operation, event):\n"
 _LIMIT = "    if failures < moment.max_failures:\n"
 
 
-def _bug(name: str, file: str, old: str, new: str, *seeds: int) -> Mutant:
-    return Mutant(name, (Patch(file, old, new),), seeds)
+def _bug(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(name, (Patch(file, old, new),))
 
 
 def _reopened(event: str, move: str) -> str:

@@ -20,7 +20,7 @@ from ktrdr.operations.model import (
     OperationStatus,
     OperationType,
 )
-from ktrdr.operations.store import LONGEST_WAIT
+from ktrdr.operations.store import LONGEST_WAIT, OperationPage, OperationQuery
 
 __all__ = ["Disk", "Watcher"]
 
@@ -46,9 +46,7 @@ class Disk(MemoryStore):
         self._counts: Counter[tuple[OperationType, OperationStatus]] = Counter()
         self._queues: dict[OperationType, list[_Place]] = {kind: [] for kind in OperationType}
         self._held: list[_Place] = []
-        self.held_by: defaultdict[tuple[str, str], set[str]] = defaultdict(
-            set
-        )  # worker and instance: operations
+        self._held_by: defaultdict[str, set[str]] = defaultdict(set)  # worker: operations
 
     @property
     def operations(self) -> dict[str, Operation]:
@@ -110,7 +108,18 @@ class Disk(MemoryStore):
 
     def _hold(self, operation: Operation, change: Callable[[set[str], str], None]) -> None:
         if operation.status in _LIVE and (assignment := operation.assignment) is not None:
-            change(self.held_by[assignment.worker_id, assignment.instance_id], operation.operation_id)
+            change(self._held_by[assignment.worker_id], operation.operation_id)
+
+    def held_by(self, worker_id: str) -> list[Operation]:
+        """What a worker holds, newest first."""
+        found = (self._operations[name] for name in self._held_by.get(worker_id, ()))
+        return sorted(found, key=_place, reverse=True)
+
+    async def page(self, query: OperationQuery) -> OperationPage:
+        if query.worker_id is None or set(query.statuses) != set(_LIVE) or query.cursor is not None:
+            return await super().page(query)
+        found = self.held_by(query.worker_id)
+        return OperationPage(tuple(found[: query.limit]), len(found), None)
 
     async def live(self) -> Sequence[Operation]:
         return tuple(self._operations[place[-1]] for place in self._held)

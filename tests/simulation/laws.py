@@ -133,7 +133,10 @@ class Laws:
 
     def _true(self, before: Operation, event: Event, transition: Transition) -> None:
         """What is said of a worker in its absence: who lives and has taken up an attempt did not refuse or forget it."""
-        if transition.outcome == "changed" and isinstance(event, Refused | NotMine):
+        told = transition.outcome == "changed" and isinstance(event, Refused | NotMine)
+        if (
+            told and before.status is not OperationStatus.CANCELLING
+        ):  # its start may have come after the cancel
             worker = self.begun.get((before.operation_id, before.attempt))
             self.demand(
                 worker is None or not worker.alive,

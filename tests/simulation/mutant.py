@@ -22,11 +22,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bug. ``seeds`` are looked at before all others, because they found it once."""
+    """A bug."""
 
     name: str
     patches: tuple[Patch, ...]
-    seeds: tuple[int, ...] = ()
 
 
 def plant(mutant: Mutant, folder: Path) -> Path:

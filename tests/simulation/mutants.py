@@ -24,6 +24,24 @@ from simulation.mutant import Mutant, plant
 __all__ = ["MUTANTS", "main"]
 
 MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WORKER_BUGS)
+_LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
+    "no attempt check on progress": 2,
+    "no attempt check on releases": 6,
+    "a late probe reopens what has failed": 2,
+    "cancel guard dropped": 2,
+    "a lost worker forgets the cancel": 3,
+    "cancel lost during dispatch": 7,
+    "expiry is checked, then set": 7,
+    "what its worker ended is adopted again": 11,
+    "the retry counter is in the backend's memory": 3,
+    "paused operations are dispatched": 4,
+    "drained workers are chosen": 2,
+    "a registration undoes a drain": 7,
+    "a reservation outlives an assignment that was not recorded": 2,
+    "a renewal in the ledger does not count": 7,
+    "a vouching that is not written does not count": 3,
+    "an outbox is acknowledged and thrown away": 2,
+}
 _TESTS = Path(__file__).parents[1]
 _FOUND = re.compile(r"seed (\d+): [^\n]*\n  BROKEN (.*)", re.DOTALL)
 _CRASHED = 2
@@ -39,9 +57,10 @@ class _Hunt:
 
 
 def _hunt(mutant: Mutant, seeds: int) -> _Hunt:
-    """Run seeds until a law breaks: first those that found this bug once, then the others in order."""
+    """Run seeds until a law breaks: first the one that found this bug once, then the others in order."""
     began = time.monotonic()
-    order = [*mutant.seeds, *(seed for seed in range(1, seeds + 1) if seed not in mutant.seeds)][:seeds]
+    likely = _LIKELY.get(mutant.name, 1)
+    order = [likely, *(seed for seed in range(1, seeds + 1) if seed != likely)][:seeds]
     with tempfile.TemporaryDirectory() as folder:
         path = os.pathsep.join([str(plant(mutant, Path(folder))), str(_TESTS)])
         command = [sys.executable, "-m", "simulation", "--seeds", ",".join(map(str, order)), "--stop"]

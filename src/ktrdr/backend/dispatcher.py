@@ -174,12 +174,15 @@ class Dispatcher:
 
     async def _claim(self, pending: Sequence[Operation]) -> None:
         """Assign as many as there are workers for, in one commit, and tell the workers."""
-        claims = {}
+        claims, free = {}, self._free()
         for o in pending:
+            if WORKER_TYPE[o.operation_type] not in free:
+                continue
             rather_not = o.worker_id if o.failures else None
             event = self._reserve(o.operation_id, o.attempt + 1, o.operation_type, o.requirements, rather_not)
             if event is not None:
                 claims[o.operation_id] = (Claim(o.operation_id, event), o.attempt + 1)
+                free = self._free()
         if not claims:
             return
         try:
