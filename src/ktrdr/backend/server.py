@@ -134,7 +134,7 @@ def run_backend(
     MissingExtra
         If the ledger is in PostgreSQL and its driver is not installed.
     Unavailable
-        If another backend uses the ledger, or its database does not answer.
+        If another backend uses a ledger in SQLite, or its database does not answer.
     """
     config = config or BackendConfig.from_environment(host, tls=tls)
     context = config.tls.server_context()
