@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
 
@@ -21,6 +21,7 @@ __all__ = ["ArtifactStore", "FileArtifactStore", "check_digest", "sha256_of"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK = 1 << 20
+_LOOKS, _PAUSE_S = 100, 0.001  # at a file that is looked at aside, which takes microseconds
 
 
 def check_digest(text: str) -> str:
@@ -116,23 +117,45 @@ class FileArtifactStore:
             Path(temporary).unlink(missing_ok=True)
 
     def path(self, digest: str) -> Path:
-        target = self.location(digest)
-        sha = hashlib.sha256()
-        try:
-            with target.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    sha.update(chunk)
-        except FileNotFoundError:
-            raise NotFound("artifact", digest) from None
-        if sha.hexdigest() != digest:
-            raise CorruptArtifact(
-                f"Artifact {digest} is damaged on disk ({target}): its bytes have digest {sha.hexdigest()}. "
-                "Delete the file; it will be fetched or made again."
-            )
-        return target
+        with self._open(digest) as file:
+            self._verify(digest, iter(lambda: file.read(_CHUNK), b""))
+        return self.location(digest)
 
     def read(self, digest: str) -> bytes:
-        return self.path(digest).read_bytes()
+        with self._open(digest) as file:
+            content = file.read()
+        self._verify(digest, [content])
+        return content
+
+    def _open(self, digest: str) -> BinaryIO:
+        """The file, also while :meth:`discard` looks at it aside.
+
+        Raises
+        ------
+        NotFound
+            If it is not here.
+        """
+        target = self.location(digest)
+        for _ in range(_LOOKS):
+            with contextlib.suppress(FileNotFoundError):
+                return target.open("rb")
+            if not _aside(target).exists():
+                break
+            time.sleep(_PAUSE_S)
+        try:
+            return target.open("rb")  # it may have been put back between the two looks
+        except FileNotFoundError:
+            raise NotFound("artifact", digest) from None
+
+    def _verify(self, digest: str, chunks: Iterable[bytes]) -> None:
+        sha = hashlib.sha256()
+        for chunk in chunks:
+            sha.update(chunk)
+        if sha.hexdigest() != digest:
+            raise CorruptArtifact(
+                f"Artifact {digest} is damaged on disk ({self.location(digest)}): its bytes have digest "
+                f"{sha.hexdigest()}. Delete the file; it will be fetched or made again."
+            )
 
     def delete(self, digest: str) -> None:
         """Remove an artifact; a missing one is no error."""
@@ -152,7 +175,7 @@ class FileArtifactStore:
         Returns its size, or None if it stays. Whoever touches it meanwhile is told that it is gone, or keeps it.
         """
         target = self.location(digest)
-        aside = target.with_name(f".part-{digest}")  # as half-written files, which are cleared at a start
+        aside = _aside(target)
         try:
             status = target.stat()
             if status.st_mtime > unused_since or pretend:
@@ -167,11 +190,17 @@ class FileArtifactStore:
         return status.st_size
 
     def clear_torn(self, older_than_s: float = 3600.0) -> int:
-        """Remove what writers that were killed left half-written; returns how many files that were."""
+        """Remove what writers that were killed left half-written; returns how many files that were.
+
+        A whole artifact that a killed :meth:`discard` left aside is put back: it may have been touched meanwhile.
+        """
         gone = 0
         for file in self.root.glob("??/.part-*"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime >= older_than_s:
+                digest = file.name.removeprefix(".part-")
+                if _DIGEST.match(digest):
+                    os.replace(file, self.location(digest))
+                elif time.time() - file.stat().st_mtime >= older_than_s:
                     file.unlink()
                     gone += 1
         return gone
@@ -190,6 +219,11 @@ class FileArtifactStore:
         for file in (self.root / folder).glob("*"):
             if _DIGEST.match(file.name):
                 yield file.name
+
+
+def _aside(target: Path) -> Path:
+    """Where a file is looked at before it is removed: named as half-written ones, which are cleared at a start."""
+    return target.with_name(f".part-{target.name}")
 
 
 def _sync_directory(folder: Path) -> None:

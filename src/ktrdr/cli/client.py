@@ -257,9 +257,7 @@ def _no_answer(url: str, error: httpx.TransportError, patience_s: float) -> NoAn
     if isinstance(error, httpx.TimeoutException):
         told = f"The backend at {url} did not answer within {patience_s:.0f} s. Is it overloaded or stopped?"
     else:
-        told = (
-            f"The connection to {url} broke off ({error}). Is a ktrdr backend there, and did it just restart?"
-        )
+        told = f"The connection to {url} broke off ({error}). {_why_broken(url, str(error))}"
     return NoAnswer(told)
 
 

@@ -127,7 +127,7 @@ def test_a_question_is_asked_again_on_a_fresh_connection() -> None:
         with pytest.raises(errors.NoAnswer):
             api.post("/trainings/start", {})
         backend.hang_up = 2
-        with pytest.raises(errors.NoAnswer):
+        with pytest.raises(errors.NoAnswer, match=r"If it speaks TLS, its URL is https://"):
             api.get("/data")
 
 

@@ -148,3 +148,13 @@ def test_putting_and_discarding_at_once_never_loses_what_was_put_last(store: Fil
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_a_killed_discard_left_aside_is_put_back(store: FileArtifactStore) -> None:
+    digest = store.put(b"bars")
+    place = store.location(digest)
+    place.rename(place.with_name(f".part-{digest}"))
+    with pytest.raises(NotFound):
+        store.read(digest)
+    assert store.clear_torn(0.0) == 0
+    assert store.read(digest) == b"bars"
