@@ -166,11 +166,13 @@ class HealthLoop:
 
     async def _missing(self, worker: WorkerEndpoint, operation_id: str, attempt: int) -> None:
         """The worker does not say that it runs what it had accepted: finished and about to deliver, or lost?"""
+        assignment = Assignment(worker.worker_id, worker.record.instance_id, attempt)
         with about(operation_id=operation_id):
             try:
                 await self._fleet.of(worker).operation(operation_id)
+                # its end may be in the ledger although the backend was told that it was not written
+                await self._operations.release_if_over(operation_id, assignment)
             except NotFound:
-                assignment = Assignment(worker.worker_id, worker.record.instance_id, attempt)
                 await self._operations.apply(operation_id, NotMine(assignment))
             except KtrdrError as error:
                 _log.info(

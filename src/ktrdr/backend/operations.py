@@ -28,11 +28,13 @@ from ktrdr.operations.events import (
     DropCheckpoints,
     Event,
     Finished,
+    LeaseExpired,
     NotMine,
     Progressed,
     Released,
     StopStray,
     Wake,
+    WorkerLost,
 )
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import (
@@ -61,6 +63,7 @@ __all__ = ["OperationsService", "operation_view"]
 
 _log = logging.getLogger("ktrdr.backend")
 _HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+_ENDS = (Finished, Released, ChildDied, NotMine, LeaseExpired, WorkerLost)
 
 
 class OperationsService:
@@ -148,6 +151,17 @@ class OperationsService:
         ):  # there are many of those; who waits elsewhere looks now and then
             self.announce(operation.operation_id)
 
+    async def release_if_over(self, operation_id: str, assignment: Assignment) -> None:
+        """Free the worker if the ledger says that nobody runs this attempt."""
+        try:
+            operation = await self.store.get(operation_id)
+        except NotFound:
+            held = False
+        else:
+            held = operation.status in _HELD and operation.assignment == assignment
+        if not held:
+            self._registry.release(assignment.worker_id, operation_id, assignment.attempt)
+
     async def catch_up(self, operation_id: str) -> None:
         """Another backend changed the operation: bring the reservation in line with the record, and tell the worker of
         a cancel, whom the other one may not know."""
@@ -166,6 +180,9 @@ class OperationsService:
     def _follow(self, operation: Operation, event: Event) -> None:
         """Bring the reservation in line with the record."""
         operation_id, assignment = operation.operation_id, operation.assignment
+        if isinstance(event, _ENDS) and event.assignment != assignment:
+            # an end that was in the ledger before we knew: a commit that was done although it seemed to have failed
+            self._registry.release(event.assignment.worker_id, operation_id, event.assignment.attempt)
         if operation.status in _HELD:
             told = not isinstance(event, CancelRequested) and operation.status is not OperationStatus.ASSIGNED
             if told and assignment is not None:
