@@ -63,10 +63,12 @@ def _hunt(mutant: Mutant, seeds: int) -> _Hunt:
     order = [likely, *(seed for seed in range(1, seeds + 1) if seed != likely)][:seeds]
     with tempfile.TemporaryDirectory() as folder:
         path = os.pathsep.join([str(plant(mutant, Path(folder))), str(_TESTS)])
+        # a copy with a bug in it is not the program whose coverage is inherited
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
         command = [sys.executable, "-m", "simulation", "--seeds", ",".join(map(str, order)), "--stop"]
         done = subprocess.run(
             command,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**inherited, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             check=False,
