@@ -87,14 +87,7 @@ class Backend:
         self.store, cluster = _open(config, parts, address)
         self.audit = AuditLog(config.home / "audit", self.clock)
         self.tokens = TokenBook(self.store.access, self.clock)
-        self.logs = JobLogs(
-            config.home / "job-logs",
-            self.artifacts,
-            self.registry,
-            self.fleet,
-            self.clock,
-            config.control.progress_ttl_s,
-        )
+        self.logs = self._job_logs()
         self.operations = OperationsService(
             self.store, self.registry, self.fleet, self.hub, self.clock, config.control, self.logs
         )
@@ -109,31 +102,55 @@ class Backend:
         self.housekeeping = Housekeeping(
             self.operations, self.clock, timedelta(days=config.control.retention_days)
         )
-        self.dispatcher = Dispatcher(
-            self.operations,
-            self.registry,
-            self.fleet,
-            self.clock,
-            config.control,
-            needs_probe=self.health.probe_soon,
-        )
+        self.dispatcher = self._dispatcher()
         self.enrolment = Enrolment(
             config, self.operations, self.registry, self.health, self.fleet, self.clock, self.artifacts
         )
         self.results = ResultsService(self.operations, self.artifacts, self.registry, self.fleet)
-        self.garbage = ArtifactGarbage(
-            self.store,
-            self.artifacts,
-            config.home / "market",
-            config.home / "artifact-gc.json",
-            self.clock,
-            config.control.artifact_grace_s,
-        )
+        self.garbage = self._garbage()
         self.data = DataService(config.home / "market", self.artifacts)
         self.library = StrategyLibrary(
             [*(config.strategy_roots or (config.home / "strategies",)), example_root()]
         )
-        resources = Resources(
+        resources = self._resources(spans)
+        self.backtesting = BacktestingService(resources)
+        self.training = TrainingService(resources)
+        self._loops: list[asyncio.Task[Any]] = []
+        self._company = None if cluster is None else Company(self, cluster)
+        self.metrics.leads = lambda: self.leads
+
+    def _job_logs(self) -> JobLogs:
+        return JobLogs(
+            self.config.home / "job-logs",
+            self.artifacts,
+            self.registry,
+            self.fleet,
+            self.clock,
+            self.config.control.progress_ttl_s,
+        )
+
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self.operations,
+            self.registry,
+            self.fleet,
+            self.clock,
+            self.config.control,
+            needs_probe=self.health.probe_soon,
+        )
+
+    def _garbage(self) -> ArtifactGarbage:
+        return ArtifactGarbage(
+            self.store,
+            self.artifacts,
+            self.config.home / "market",
+            self.config.home / "artifact-gc.json",
+            self.clock,
+            self.config.control.artifact_grace_s,
+        )
+
+    def _resources(self, spans: OperationTraces) -> Resources:
+        return Resources(
             store=self.store,
             registry=self.registry,
             dispatcher=self.dispatcher,
@@ -145,11 +162,6 @@ class Backend:
             submitted=spans.submitted,
             fresh=self._fresh,
         )
-        self.backtesting = BacktestingService(resources)
-        self.training = TrainingService(resources)
-        self._loops: list[asyncio.Task[Any]] = []
-        self._company = None if cluster is None else Company(self, cluster)
-        self.metrics.leads = lambda: self.leads
 
     @property
     def leads(self) -> bool:
