@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from ktrdr.backend.health import probe_groups
-from ktrdr.errors import NotFound, Unavailable
-from ktrdr.operations.events import Accepted, Event, Progressed
-from ktrdr.operations.machine import Transition
+from ktrdr.operations.events import Progressed
 from ktrdr.operations.memory import MemoryStore
-from ktrdr.operations.model import ModelRecord, Operation, OperationType
+from ktrdr.operations.model import OperationType
 from support.control_plane import STILL, ControlPlane, calm, settle, spec_of
 
 
@@ -76,55 +72,6 @@ async def test_an_unavailable_worker_is_removed_in_the_end_and_its_work_goes_on_
     other = await plane.join("w2")
     await plane.until(name, "running")
     assert [s.attempt for s in other.starts] == [2]
-
-
-async def test_failed_probes_alone_do_not_take_work_away(plane: ControlPlane) -> None:
-    worker = await plane.join("w1")
-    name = await plane.submit()
-    await plane.until(name, "running")
-    plane.unplug(worker)
-    for _ in range(5):
-        await plane.probe()
-    assert str(await plane.status(name)) == "running"
-
-
-async def test_a_lease_that_nobody_renews_ends_and_the_work_is_done_again(plane: ControlPlane) -> None:
-    worker = await plane.join("w1")
-    name = await plane.submit()
-    await plane.until(name, "running")
-    plane.unplug(worker)
-    plane.clock.advance(61.0)
-    await plane.backend.health.sweep()
-    operation = await plane.store.get(name)
-    assert (str(operation.status), operation.failures) == ("pending", 1)
-
-
-async def test_a_worker_that_let_a_lease_end_gets_nothing_until_it_answers(plane: ControlPlane) -> None:
-    worker = await plane.join("w1")
-    name = await plane.submit()
-    await plane.until(name, "running")
-    worker.health_gate.clear()  # it stands still: connections are taken, nothing is answered
-    plane.clock.advance(61.0)
-    await plane.backend.health.sweep()
-    await calm()
-    operation = await plane.store.get(name)
-    assert (str(operation.status), operation.attempt) == ("pending", 1)
-    worker.jobs.clear()
-    worker.health_gate.set()
-    await plane.backend.health.round()
-    await plane.until(name, "running")
-    assert (await plane.store.get(name)).attempt == 2
-
-
-async def test_probes_renew_the_lease(plane: ControlPlane) -> None:
-    await plane.join("w1")
-    name = await plane.submit()
-    await plane.until(name, "running")
-    for _ in range(10):
-        plane.clock.advance(50.0)
-        await plane.probe()
-    operation = await plane.store.get(name)
-    assert (str(operation.status), operation.attempt, operation.failures) == ("running", 1, 0)
 
 
 async def test_a_probe_brings_progress_into_the_ledger(plane: ControlPlane) -> None:
@@ -249,66 +196,6 @@ async def test_another_worker_at_the_endpoint_counts_as_a_failed_probe(plane: Co
     assert "another worker" in (await _worker(plane, "w1"))["reason"]
 
 
-async def _time_passes(plane: ControlPlane, seconds: float) -> None:
-    """In steps so small that the backend does not take itself for suspended."""
-    for _ in range(int(seconds / 10)):
-        plane.clock.advance(10.0)
-        await asyncio.sleep(0.05)
-
-
-@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
-async def test_wall_clocks_that_jump_neither_end_a_lease_nor_keep_one(
-    plane: ControlPlane, jump_s: float
-) -> None:
-    worker = await plane.join("w1")
-    name = await plane.submit()
-    await plane.until(name, "running")
-    for _ in range(4):
-        plane.clock.jump(jump_s)
-        plane.clock.advance(40.0)
-        await plane.probe()
-    assert (await plane.store.get(name)).failures == 0
-    plane.unplug(worker)
-    plane.clock.jump(jump_s)
-    plane.clock.advance(59.0)
-    await plane.backend.health.sweep()
-    assert str(await plane.status(name)) == "running"
-    plane.clock.advance(2.0)
-    await plane.backend.health.sweep()
-    assert str(await plane.status(name)) == "pending"
-
-
-async def test_a_clock_set_back_while_the_backend_was_away_keeps_no_lease(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        worker = await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-    plane.unplug(worker)
-    plane.clock.jump(-3600.0)
-    async with plane.running():
-        plane.clock.advance(61.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "pending"
-        assert len(plane.backend.operations.leases) == 0
-
-
-async def test_a_backend_that_stood_still_gives_leases_a_full_period(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path, replace(STILL, health_interval_s=0.01, worker_removal_s=1e6))
-    async with plane.running():
-        worker = await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-        plane.unplug(worker)  # nothing renews the lease
-        await asyncio.sleep(0.05)
-        plane.clock.advance(3600.0)
-        await _time_passes(plane, 50.0)
-        assert str(await plane.status(name)) == "running"
-        await _time_passes(plane, 30.0)
-        operation = await plane.store.get(name)
-        assert (str(operation.status), operation.failures) == ("pending", 1)
-
-
 async def test_a_planted_exception_does_not_end_the_loops(tmp_path: Path) -> None:
     class Stumbling(MemoryStore):
         probes_spoilt = 0
@@ -371,201 +258,6 @@ async def test_a_silent_worker_costs_a_time_out_and_nothing_else(tmp_path: Path)
         worker.health_gate.set()
 
 
-# --- the backend restarts -------------------------------------------------------------------------------------------
-
-
-async def test_a_restarted_backend_adopts_running_work(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        worker = await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-    plane.clock.advance(600.0)  # the backend was away for longer than a lease
-    async with plane.running():
-        await calm()
-        assert (await _worker(plane, "w1"))["current_operation_id"] == name
-        await plane.backend.health.sweep()
-        operation = await plane.store.get(name)
-        assert (str(operation.status), operation.attempt, operation.failures) == ("running", 1, 0)
-        await plane.deliver(worker, name)
-        assert str(await plane.status(name)) == "completed"
-    assert len(worker.starts) == 1
-
-
-async def test_after_a_restart_a_lease_lasts_one_full_period_and_no_longer(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        worker = await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-    plane.unplug(worker)
-    plane.clock.advance(600.0)
-    async with plane.running():
-        await calm()
-        plane.clock.advance(59.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "running"
-        plane.clock.advance(2.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "pending"
-
-
-async def test_after_a_restart_a_start_in_doubt_is_repeated(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        worker = await plane.join("w1")
-        worker.script = ["hang"]
-        name = await plane.submit()
-        await plane.until(name, "assigned")
-    async with plane.running():
-        await plane.until(name, "running")
-    assert (await plane.store.get(name)).attempt == 1
-    assert {s.attempt for s in worker.starts} == {1}
-
-
-async def test_after_a_restart_a_worker_is_not_chosen_before_it_answered(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        worker = await plane.join("w1")
-    worker.health_gate.clear()
-    async with plane.running():
-        name = await plane.submit()
-        await calm()
-        assert not worker.starts
-        assert (await _worker(plane, "w1"))["reason"] == "It was not probed since the backend started."
-        worker.health_gate.set()
-        await plane.until(name, "running")
-
-
-async def test_pending_work_survives_a_restart(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        name = await plane.submit()
-    async with plane.running():
-        await plane.join("w1")
-        await plane.until(name, "running")
-
-
-async def test_work_on_a_worker_that_is_gone_for_good_is_done_again_after_a_restart(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
-    async with plane.running():
-        await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-        await plane.store.delete_worker("w1")
-    async with plane.running():
-        with pytest.raises(NotFound):
-            plane.backend.registry.get("w1")
-        plane.clock.advance(61.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "pending"
-
-
-# --- while the ledger is away -------------------------------------------------------------------------------------
-
-
-class AbsentLedger(MemoryStore):
-    """A ledger whose server can be away, as PostgreSQL's can."""
-
-    away = False
-    leaves_at: type[Event] | None = None
-
-    async def live(self) -> Sequence[Operation]:
-        self._answer()
-        return await super().live()
-
-    async def spec(self, digest: str) -> bytes:
-        self._answer()
-        return await super().spec(digest)
-
-    async def apply(
-        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
-    ) -> Transition:
-        if self.leaves_at is not None and isinstance(event, self.leaves_at):
-            self.away = True
-        self._answer()
-        return await super().apply(operation_id, event, now, model=model)
-
-    def _answer(self) -> None:
-        if self.away:
-            raise Unavailable("The database does not answer.")
-
-
-async def test_no_lease_ends_because_the_ledger_was_away(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = AbsentLedger()
-    async with ControlPlane(tmp_path, store=store).running() as plane:
-        worker = await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-        store.away = True
-        for _ in range(4):
-            plane.clock.advance(50.0)
-            await plane.backend.health.round()  # nobody can renew the lease
-            with pytest.raises(Unavailable):
-                await plane.backend.health.sweep()
-        store.away = False
-        plane.clock.advance(10.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "running"
-        await plane.probe()
-        plane.clock.advance(51.0)
-        await plane.probe()
-        operation = await plane.store.get(name)
-        assert (str(operation.status), operation.attempt, operation.failures) == ("running", 1, 0)
-        plane.unplug(worker)
-        plane.clock.advance(61.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "pending", "leases end again"
-    told = [record.getMessage() for record in caplog.records]
-    assert any("A probe failed: The database does not answer." in line for line in told)
-    assert not any(record.exc_info for record in caplog.records), "one line each, no tracebacks"
-
-
-class ReadOnlyLedger(MemoryStore):
-    """A ledger that can be read but takes nothing, as on a full disk."""
-
-    full = False
-
-    async def apply(
-        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
-    ) -> Transition:
-        if self.full:
-            raise Unavailable("The disk is full.")
-        return await super().apply(operation_id, event, now, model=model)
-
-
-async def test_no_lease_ends_because_renewals_could_not_be_written(tmp_path: Path) -> None:
-    store = ReadOnlyLedger()
-    async with ControlPlane(tmp_path, store=store).running() as plane:
-        await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-        store.full = True
-        for _ in range(4):
-            plane.clock.advance(50.0)
-            await plane.backend.health.round()
-            await plane.backend.health.sweep()
-        store.full = False
-        plane.clock.advance(50.0)
-        await plane.backend.health.sweep()  # before the probe that will renew it
-        assert str(await plane.status(name)) == "running"
-
-
-async def test_a_start_whose_outcome_could_not_be_written_is_told_again(tmp_path: Path) -> None:
-    store = AbsentLedger()
-    async with ControlPlane(tmp_path, store=store).running() as plane:
-        worker = await plane.join("w1")
-        store.leaves_at = Accepted
-        name = await plane.submit()
-        await settle(lambda: plane.store.get(name), lambda _: store.away)
-        assert str(await plane.status(name)) == "assigned"
-        store.leaves_at, store.away = None, False
-        await plane.until(name, "running")
-        assert [start.attempt for start in worker.starts] == [1, 1]
-
-
 @pytest.mark.parametrize(
     ("workers", "interval_s", "largest"),
     [(0, 10.0, 0), (32, 10.0, 32), (1_000, 10.0, 32), (40_000, 10.0, 100)],
@@ -587,45 +279,3 @@ async def test_an_idle_fleet_wakes_the_dispatcher_once_a_round(plane: ControlPla
     plane.backend.operations.wake = lambda: woken.append(None)
     await plane.probe()
     assert len(woken) == 1
-
-
-class _Counting(MemoryStore):
-    """Counts the events that are written."""
-
-    written = 0
-
-    async def apply(
-        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
-    ) -> Transition:
-        self.written += 1
-        return await super().apply(operation_id, event, now, model=model)
-
-
-async def test_renewals_are_kept_in_memory_and_written_twice_in_a_lease(tmp_path: Path) -> None:
-    store = _Counting()
-    plane = ControlPlane(tmp_path, STILL, store)
-    async with plane.running():
-        worker = await plane.join("w1")
-        name = await plane.submit()
-        await plane.until(name, "running")
-        before = store.written
-        for number in range(1, 13):  # two minutes of probes; the lease is one
-            plane.clock.advance(10.0)
-            worker.jobs[name].progress = {
-                "percentage": float(number),
-                "items_done": number,
-                "items_total": 100,
-            }
-            await plane.probe()
-            shown = (await plane.api("GET", "/operations"))["operations"][0]
-            assert (shown["status"], shown["progress"]["items_done"]) == ("running", number)
-        assert store.written - before == 4
-        plane.unplug(worker)
-        plane.clock.advance(59.0)
-        await plane.probe()
-        assert str(await plane.status(name)) == "running", (
-            "a whole lease after the last probe, not the last write"
-        )
-        plane.clock.advance(2.0)
-        await plane.probe()
-        assert str(await plane.status(name)) == "pending"
