@@ -2,8 +2,11 @@
 
 Ordinary is: workers probed every 10 s, one operation a second. Here 100 made-up workers are probed every second and ten
 operations a second are submitted, run for four seconds, are watched by an event stream each, polled, and delivered; a
-tenth is cancelled; workers register again, and the numbers for Prometheus are read. Growth is the median of the last
-third less that of the first third, after a quarter of the time for warming up. How long: ``SOAK_MINUTES``, default 3.
+tenth is cancelled; workers register again, and the numbers for Prometheus are read.
+
+A warm-up, a rest, ``SOAK_MINUTES`` (default 3) of that, a rest. Descriptors, threads and tasks belong to the load and
+come and go with it, more of them where other work slows the machine: what must not grow is what is there at rest, when
+nothing is under way and kept connections have ended. Memory is not given back, so its trend under load is judged.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.backend import Backend, backend
 from control.crowd import Plan, crowd
+from control.growth import trend
 from control.http import Client
 from control.load import training
 from control.streams import Subscriber
@@ -29,25 +32,30 @@ __all__ = ["rows"]
 
 PER_S, WORKERS, JOB_S = 10.0, 100, 4.0
 LIMITS = {  # what is noise; measured with runs in which nothing grows
-    "rss": ("resident memory", "MB", 12.0),
-    "fds": ("open descriptors", "descriptors", 12.0),
-    "threads": ("threads", "threads", 1.0),
-    "tasks": ("asyncio tasks", "tasks", 15.0),
+    "rss": ("trend of resident memory", "MB", 12.0),
+    "fds": ("growth of descriptors at rest", "descriptors", 4.0),
+    "threads": ("growth of threads at rest", "threads", 1.0),
+    "tasks": ("growth of asyncio tasks at rest", "tasks", 4.0),
 }
+_ALIVE = ("pending", "assigned", "running", "cancelling")
+_SETTLE_S = 40.0  # kept connections end after half a minute without use
+_LOOK_S = 10.0
+_DRAIN_S = 120.0
 
 
 @dataclass
 class Diary:
-    """What was seen of the backend every second, and what was done to it."""
+    """What was seen of the backend every second of the load, what at rest, and what was done to it."""
 
     seen: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in LIMITS})
+    rests: list[dict[str, float]] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
 
     def growth(self, name: str) -> float:
-        """Median of the last third less median of the first third, after the first quarter."""
-        values = self.seen[name][len(self.seen[name]) // 4 :]
-        third = max(1, len(values) // 3)
-        return statistics.median(values[-third:]) - statistics.median(values[:third])
+        """Of memory: the trend under load. Of all else: the last rest less the first."""
+        if name == "rss":
+            return trend(self.seen[name])
+        return self.rests[-1][name] - self.rests[0][name]
 
 
 async def _live(target: Backend, seconds: float, diary: Diary) -> None:
@@ -92,25 +100,33 @@ async def _one(url: str, client: Client, number: int, diary: Diary) -> None:
         watcher.cancel()
 
 
+async def _look(target: Backend) -> dict[str, float]:
+    metrics = await asyncio.to_thread(target.metrics)
+    process = target.process
+    return {
+        "rss": process.memory_info().rss / 2**20,
+        "fds": process.num_fds(),
+        "threads": process.num_threads(),
+        "tasks": metrics["ktrdr_event_loop_tasks"],
+    }
+
+
 async def _watch(target: Backend, diary: Diary) -> None:
     while True:
         try:
-            metrics = await asyncio.to_thread(target.metrics)
+            found = await _look(target)
         except OSError:  # a machine that is busy beyond use; the next second tells
             diary.done["scrapes unanswered"] += 1
         else:
-            process = target.process
-            diary.seen["rss"].append(process.memory_info().rss / 2**20)
-            diary.seen["fds"].append(process.num_fds())
-            diary.seen["threads"].append(process.num_threads())
-            diary.seen["tasks"].append(metrics["ktrdr_event_loop_tasks"])
+            for name, value in found.items():
+                diary.seen[name].append(value)
         if len(diary.seen["rss"]) % 60 == 1:
             newest = ", ".join(f"{name} {values[-1]:.0f}" for name, values in diary.seen.items())
             print(f"{newest}; {dict(diary.done)}", file=sys.stderr, flush=True)
         await asyncio.sleep(1.0)
 
 
-async def _both(target: Backend, seconds: float, diary: Diary) -> None:
+async def _load(target: Backend, seconds: float, diary: Diary) -> None:
     watch = asyncio.create_task(_watch(target, diary))
     await _live(target, seconds, diary)
     watch.cancel()
@@ -118,15 +134,47 @@ async def _both(target: Backend, seconds: float, diary: Diary) -> None:
         await watch
 
 
-def measure(minutes: float) -> tuple[Diary, float, float]:
+async def _alive(client: Client) -> int:
+    """How many operations wait or run."""
+    counts = (await client.ask("GET", "/queue")).json()["operations"]
+    return sum(of.get(status, 0) for of in counts.values() for status in _ALIVE)
+
+
+async def _rest(target: Backend, settle_s: float, look_s: float) -> dict[str, float]:
+    """Medians of a while in which nothing is under way, after all work has ended and connections are closed."""
+    client, deadline = Client(target.url), time.monotonic() + _DRAIN_S
+    while await _alive(client):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the backend has not come to rest")
+        await asyncio.sleep(1.0)
+    client.close()
+    await asyncio.sleep(settle_s)
+    looks, end = [await _look(target)], time.monotonic() + look_s
+    while time.monotonic() < end:
+        await asyncio.sleep(1.0)
+        looks.append(await _look(target))
+    found = {name: statistics.median(look[name] for look in looks) for name in LIMITS}
+    print(f"at rest: {found}", file=sys.stderr, flush=True)
+    return found
+
+
+async def _whole(target: Backend, minutes: float, settle_s: float, look_s: float) -> Diary:
+    await _load(target, 60 * min(minutes / 4, 3.0), warm := Diary())
+    diary = Diary(rests=[await _rest(target, settle_s, look_s)])
+    await _load(target, 60 * minutes, diary)
+    diary.rests.append(await _rest(target, settle_s, look_s))
+    diary.done["failed"] += warm.done["failed"]
+    return diary
+
+
+def measure(minutes: float, settle_s: float, look_s: float) -> tuple[Diary, float, float]:
     """The diary, CPU seconds of the backend and wall seconds."""
     plan = Plan("", "trainer", WORKERS, kind="training", job_s=JOB_S, again_s=30.0)
-    diary = Diary()
     with backend(KTRDR_HEALTH_INTERVAL_S="1") as target, crowd(plan, target.url) as workers:
         with target.wire() as wire:
             wire.ask("POST", "/data/samples")
         spent, begin = target.cpu_s(), time.perf_counter()
-        asyncio.run(_both(target, 60 * minutes, diary))
+        diary = asyncio.run(_whole(target, minutes, settle_s, look_s))
         wall_s, cpu_s = time.perf_counter() - begin, target.cpu_s() - spent
         diary.done["probes"] = workers.counts()["probes"]
         return diary, cpu_s, wall_s
@@ -135,18 +183,18 @@ def measure(minutes: float) -> tuple[Diary, float, float]:
 def rows(*, tiny: bool = False, minutes: float | None = None) -> list[Row]:
     """The table's rows."""
     minutes = minutes or (0.1 if tiny else float(os.environ.get("SOAK_MINUTES", "3")))
-    diary, cpu_s, wall_s = measure(minutes)
+    diary, cpu_s, wall_s = measure(minutes, *((1.0, 0.0) if tiny else (_SETTLE_S, _LOOK_S)))
     did = ", ".join(f"{count:,} {what}" for what, count in sorted(diary.done.items()))
     found = [
         Row(
             key=f"control.soak_{name}",
-            what=f"soak of {minutes:g} min at 10x: growth of {what}",
+            what=f"soak of {minutes:g} min at 10x: {what}",
             measured=diary.growth(name),
             unit=unit,
             target=limit,
             cpu_s=cpu_s,
             wall_s=wall_s,
-            note=f"from {_range(diary.seen[name])}",
+            note=_note(diary, name),
         )
         for name, (what, unit, limit) in LIMITS.items()
     ]
@@ -164,5 +212,11 @@ def rows(*, tiny: bool = False, minutes: float | None = None) -> list[Row]:
     return found
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.0f} to {max(values):.0f}, at last {values[-1]:.0f}"
+def _note(diary: Diary, name: str) -> str:
+    values, (first, last) = diary.seen[name], (diary.rests[0][name], diary.rests[-1][name])
+    if not values:
+        return "never seen under load"
+    return (
+        f"at rest {first:.0f}, then {last:.0f}; under load {min(values):.0f} to {max(values):.0f}, "
+        f"trend {trend(values):+.1f}"
+    )

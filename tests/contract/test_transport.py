@@ -213,6 +213,33 @@ class TestAiohttp:
             await transport.close()
         assert counted == {0: 1, 1: 3}, "the second host's connection is closed after each request"
 
+    async def test_of_the_connections_of_a_burst_one_is_kept(self) -> None:
+        opened, came, left = set[asyncio.StreamWriter](), asyncio.Barrier(5), asyncio.Semaphore(0)
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            opened.add(writer)
+            with suppress(asyncio.IncompleteReadError):
+                close = b"connection: close" in (await reader.readuntil(b"\r\n\r\n")).lower()
+                await came.wait()  # all five are under way at once
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n")
+                writer.write(b"connection: close\r\n\r\n" if close else b"\r\n")
+                await reader.read()  # until the other side closes it
+            opened.remove(writer)
+            writer.close()
+            left.release()
+
+        transport = AiohttpTransport()
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            answers = await asyncio.gather(*(transport.request("GET", url) for _ in range(5)))
+            assert [answer.status for answer in answers] == [200] * 5
+            async with asyncio.timeout(10):
+                for _ in range(4):
+                    await left.acquire()
+            await asyncio.sleep(0.05)
+            assert len(opened) == 1
+            await transport.close()
+
     async def test_a_kept_connection_that_the_peer_closed_is_replaced(self) -> None:
         counted: Counter[int] = Counter()
         transport = AiohttpTransport()

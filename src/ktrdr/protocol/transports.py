@@ -12,7 +12,7 @@ import resource
 import socket
 import ssl
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -129,8 +129,8 @@ class _Resolver(AbstractResolver):
 class AiohttpTransport:
     """HTTP with a connection pool, bound to the running loop at first use.
 
-    Making a connection costs more than a probe on one that is there, so they are kept until the next round, as far as
-    descriptors allow: of ``kept_hosts`` hosts, those that came first; the others' connections are closed after use.
+    Making a connection costs more than a probe on one that is there, so one to each host is kept until the next round,
+    as far as descriptors allow: of ``kept_hosts`` hosts, those that came first; all others are closed after use.
 
     Parameters
     ----------
@@ -170,7 +170,8 @@ class AiohttpTransport:
             raise InvalidInput(f"'{url}' is not an http(s) URL.") from None
         if not self._allowed(target.host or ""):
             raise ServerUnreachable(f"{url} lies outside the allowed networks.")
-        if not self._kept.keeps(target.authority):
+        host = target.authority
+        if not self._kept.begin(host):
             headers = {**(headers or {}), "connection": "close"}
         try:
             async with self._pool().request(
@@ -186,6 +187,8 @@ class AiohttpTransport:
             raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.") from error
         except (aiohttp.ClientError, OSError) as error:
             raise NoAnswer(f"{url} broke off the connection: {_reason(error)}.") from error
+        finally:
+            self._kept.end(host)
 
     def _host_allowed(self, host: str) -> bool:
         """Whether an address may be connected to; names are judged when they are resolved."""
@@ -212,14 +215,30 @@ class AiohttpTransport:
 
 
 class _KeptHosts:
-    """The hosts whose connections are kept, and since when they were not used; at most ``limit``."""
+    """The hosts whose connections are kept, and since when they were not used; at most ``limit``.
+
+    One connection of each host is kept. The pool takes the one that rested longest, so what several requests at once
+    have opened would never rest long enough to be closed, as long as the host is asked again and again.
+    """
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self._used: OrderedDict[str, float] = OrderedDict()
+        self._under_way: Counter[str] = Counter()
 
-    def keeps(self, host: str) -> bool:
-        """Note a request to the host; whether its connection may stay open."""
+    def begin(self, host: str) -> bool:
+        """Note a request to the host; whether its connection may stay open. Each is followed by its ``end``."""
+        self._under_way[host] += 1
+        return self._under_way[host] == 1 and self._keeps(host)
+
+    def end(self, host: str) -> None:
+        """The request is over."""
+        if self._under_way[host] == 1:
+            del self._under_way[host]
+        else:
+            self._under_way[host] -= 1
+
+    def _keeps(self, host: str) -> bool:
         now = time.monotonic()
         if host not in self._used and len(self._used) >= self._room():
             oldest, used_at = next(iter(self._used.items()), ("", now))
