@@ -99,7 +99,8 @@ class BackendMachine:
         self.restart_after: Callable[[], None] = lambda: None
         self.out_of_use: set[str] = set()  # drained, as the operator was told
         self.paused_types: set[OperationType] = set()  # as a backend acknowledged
-        self._started_at = 0.0
+        self.started_at = 0.0
+        self._lifts = 0
         self._ready = asyncio.Event()
         self._probe_failures: Counter[str] = Counter()
         laws.leases_safe_until = self._leases_safe_until
@@ -115,7 +116,7 @@ class BackendMachine:
             return
         process = Process("backend")
         self.process = process
-        self._started_at = self._trace.now()
+        self.started_at = self._trace.now()
         self._probe_failures.clear()
         self._ready = asyncio.Event()
         transport = SimulatedTransport(
@@ -163,7 +164,12 @@ class BackendMachine:
 
     def _leases_safe_until(self) -> float:
         """Before this no lease may end."""
-        return self._started_at + self.control.lease_s
+        return self.started_at + self.control.lease_s
+
+    @property
+    def ready(self) -> bool:
+        """Whether a backend runs and has read the ledger."""
+        return self.process is not None and self._ready.is_set()
 
     # --- what goes out ------------------------------------------------------------------------------------------
 
@@ -187,7 +193,7 @@ class BackendMachine:
         )
         kind = OperationType(worker.record.worker_type.value)
         self._laws.demand(
-            kind not in self.paused_types or not self.disk.holds_back(kind),
+            kind not in self.paused_types,
             "what is paused is not dispatched",
             f"to {event.worker_id}",
             operation_id,
@@ -240,7 +246,7 @@ class BackendMachine:
         if message.path == "/health":
             self._probe_failures[message.url] = 0 if status == 200 else self._probe_failures[message.url] + 1
             if status == 200 and message.vouches is not None:
-                self._laws.vouched[message.vouches] = self._trace.now()
+                self._laws.vouch(*message.vouches)
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
@@ -286,9 +292,12 @@ class BackendMachine:
         pauses = self.backend.operations.pauses
         types = tuple(OperationType) if change.operation_type is None else (change.operation_type,)
         if verb == "pause":
+            lifts = self._lifts
             await pauses.pause(types)
-            self.paused_types.update(types)
+            if lifts == self._lifts:  # else somebody asked for the opposite meanwhile
+                self.paused_types.update(types)
         else:
+            self._lifts += 1
             self.paused_types.difference_update(types)
             await pauses.lift(types)
             self.backend.dispatcher.wake()
@@ -315,7 +324,7 @@ class BackendMachine:
 
         Where a commit's outcome was unknown, the worker's next word puts it right; ``strict``: it must have by now.
         """
-        if self.process is None or not self._ready.is_set() or self.store.in_flight:
+        if not self.ready or self.store.in_flight:
             return
         for worker in self.backend.registry:
             if worker.reserved_for is None:

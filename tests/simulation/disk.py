@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from heapq import merge
 from itertools import islice
@@ -137,10 +137,16 @@ class Disk(MemoryStore):
         return (self._operations[place[-1]] for place in merge(*self._queues.values()))
 
     async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        ready = (
-            o for o in self._queue() if o.not_before is None or not now < o.not_before <= now + LONGEST_WAIT
-        )
-        return tuple(islice(ready, limit))
+        return tuple(islice((o for o in self._queue() if _may_begin(o, now)), limit))
+
+    def waiting(self, kind: OperationType, now: datetime, limit: int) -> Iterator[Operation]:
+        """What is first in the queue of one type and may be dispatched now."""
+        first = (self._operations[place[-1]] for place in self._queues[kind])
+        return islice((o for o in first if _may_begin(o, now)), limit)
+
+
+def _may_begin(operation: Operation, now: datetime) -> bool:
+    return operation.not_before is None or not now < operation.not_before <= now + LONGEST_WAIT
 
 
 def _place(operation: Operation) -> _Place:

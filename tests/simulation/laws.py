@@ -70,6 +70,7 @@ class Laws:
         self.results: dict[str, int] = {}
         self.begun: dict[tuple[str, int], Process] = {}  # which process took up an attempt
         self.vouched: dict[tuple[str, int], float] = {}  # when a backend heard that an attempt runs
+        self.quiet: dict[str, float] = {}  # since when nobody spoke for what is held; the longest first
         self.ledger_served_since: Callable[[], float] = lambda: 0.0
         self.leases_safe_until: Callable[[], float] = lambda: 0.0
         self.keys: dict[str, str] = {}
@@ -254,6 +255,9 @@ class Laws:
             self.vouched.pop((name, after.attempt), None)
         if after.lease_expires_at != before.lease_expires_at:
             self._renewed[name] = late
+            self.quiet.pop(name, None)
+            if after.status in _HELD:
+                self.quiet[name] = late
 
     def _progress(self, before: Operation, after: Operation) -> None:
         if after.attempt != before.attempt or before.progress is None:
@@ -284,6 +288,15 @@ class Laws:
             seen[_WHILE_CANCELLING[type(event)]] += 1
         if after.status.terminal and not isinstance(event, CancelRequested):
             seen[str(after.status)] += 1
+
+    def vouch(self, operation_id: str, attempt: int) -> None:
+        """A backend heard that an attempt runs."""
+        now = self._trace.now()
+        self.vouched[operation_id, attempt] = now
+        record = self.find(operation_id)
+        if operation_id in self.quiet and record is not None and record.attempt == attempt:
+            del self.quiet[operation_id]
+            self.quiet[operation_id] = now
 
     # --- what somebody was told ---------------------------------------------------------------------------------
 

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from simulation.bugs_backend import BACKEND_BUGS
 from simulation.bugs_machine import MACHINE_BUGS
+from simulation.bugs_waiting import WAITING_BUGS
 from simulation.bugs_worker import WORKER_BUGS
 from simulation.mutant import Mutant, plant
 
 __all__ = ["MUTANTS", "main"]
 
-MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WORKER_BUGS)
+MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WAITING_BUGS, *WORKER_BUGS)
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "no attempt check on progress": 2,
     "no attempt check on releases": 6,
@@ -41,6 +42,11 @@ _LIKELY = {  # the seeds that found them; whatever changes the course of a run c
     "a renewal in the ledger does not count": 7,
     "a vouching that is not written does not count": 3,
     "an outbox is acknowledged and thrown away": 2,
+    "a pause is forgotten at a restart of the backend": 4,
+    "pauses are not read at a restart of the backend": 4,
+    "leases never end": 3,
+    "an outdated attempt is started": 11,
+    "an acknowledged end waits for ever": 7,
 }
 _TESTS = Path(__file__).parents[1]
 _FOUND = re.compile(r"seed (\d+): [^\n]*\n  BROKEN (.*)", re.DOTALL)

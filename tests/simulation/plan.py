@@ -58,6 +58,8 @@ SITUATIONS = (
     "queue paused",
     "submission repeated",
     "backend restarted",
+    "outdated attempt refused",
+    "end acknowledged while it is reported",
 )
 
 

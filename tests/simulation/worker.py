@@ -65,6 +65,9 @@ class _Outbox:
     def entries(self) -> list[DeliverRequest]:
         return list(self._entries.values())
 
+    def holds(self, key: str) -> bool:
+        return key in self._entries
+
 
 class _Uploads:
     def upload(self, digest: str) -> None:
@@ -143,7 +146,7 @@ class SimulatedWorker:
         self.instance_id = f"{self.worker_id}-{self._incarnation}"
         self.process = Process(self.instance_id)
         self.slot = Slot()
-        self._begun: set[tuple[str, int]] = set()
+        self._begun: dict[str, int] = {}  # operation: newest attempt
         clock = SimulatedClock(asyncio.get_running_loop())
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
         link = _Link(transport, ("http://backend",), token=None, timeout_s=10.0, uploads=_Uploads())
@@ -256,10 +259,21 @@ class SimulatedWorker:
             if current is not None and current.run.operation_id == operation_id:
                 current.run.stop("cancelled", 10.0)
             raise
+        except Conflict:
+            self._trace.situations["outdated attempt refused"] += 1
+            raise
         if begun:
-            again = (operation_id, job.attempt) in self._begun
-            self._laws.demand(not again, "a worker runs an attempt once", self.instance_id, operation_id)
-            self._begun.add((operation_id, job.attempt))
+            newest = self._begun.get(operation_id, 0)
+            self._laws.demand(
+                newest != job.attempt, "a worker runs an attempt once", self.instance_id, operation_id
+            )
+            self._laws.demand(
+                newest < job.attempt,
+                "a worker begins no outdated attempt",
+                f"{self.instance_id} had attempt {newest} and begins {job.attempt}",
+                operation_id,
+            )
+            self._begun[operation_id] = job.attempt
             assert self.process is not None
             self._laws.begun[operation_id, job.attempt] = self.process
             self.process.spawn(self._work(self.slot.current))  # type: ignore[arg-type]
@@ -351,8 +365,15 @@ class SimulatedWorker:
         )
 
     def _accepted(self, response: RegisterResponse) -> None:
+        if any(self._is_being_sent(key) for key in response.acknowledged):
+            self._trace.situations["end acknowledged while it is reported"] += 1
         self._courier.acknowledge(response.acknowledged)
         self._stop(response.stop)
+
+    def _is_being_sent(self, key: str) -> bool:
+        entry = self.slot._entries.get(key.rpartition(":")[0])
+        ending = None if entry is None or entry.delivery != "sending" else entry.ending
+        return ending is not None and entry_key(ending) == key
 
     def _report(self, delivery: DeliverRequest) -> ReportRequest:
         status = "draining" if self.slot.closed else "idle" if self.slot.current is None else "busy"

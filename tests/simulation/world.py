@@ -16,6 +16,7 @@ from ktrdr.errors import KtrdrError, Unavailable
 from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
 from ktrdr.settings import ControlSettings
 from simulation.backend import BackendMachine
+from simulation.deadlines import Deadlines
 from simulation.laws import Laws
 from simulation.network import Network
 from simulation.people import Client, Operator
@@ -140,6 +141,7 @@ class _World:
         await asyncio.sleep(0.5)
         model = machine.backend.artifacts.put(b"a model")
         self._workers = workers = [self._worker(number, network, model) for number in range(size.workers)]
+        self._deadlines = Deadlines(self._laws, self._control, machine, workers)
         for worker in workers:
             worker.start()
         storm = Storm(str(self._seed), self._weather, network, machine, workers, trace)
@@ -219,6 +221,7 @@ class _World:
         while True:
             await asyncio.sleep(_AUDIT_EVERY_S)
             self._machine.audit()
+            self._deadlines.look(self._loop.time())
 
     def _demand_finished(self) -> None:
         for name, operation in self._machine.disk.operations.items():
