@@ -119,6 +119,8 @@ class Dispatcher:
     async def dispatch_pending(self) -> None:
         """One pass over the queue, in its order, as far as free workers reach."""
         limit = _FIRST_LOOK
+        if all(self._registry.select(kind) is None for kind in WorkerType):
+            return  # as after most submissions to a fleet that is busy: the ledger need not be asked
         await self._operations.pauses.read()
         while self._free():
             pending = await self._operations.store.pending(self._clock.now(), limit)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
@@ -19,6 +19,7 @@ from ktrdr.backend.checkpoints import CheckpointFiles
 from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatcher import Dispatcher
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
+from ktrdr.backend.resolved import Resolved, Stamp
 from ktrdr.bars import parse_time
 from ktrdr.clock import Clock
 from ktrdr.datasets.plan import FeaturePlan
@@ -44,9 +45,11 @@ from ktrdr.protocol.specs import DatasetRef, JobSpec, canonical_json
 from ktrdr.strategies import StrategyLibrary
 from ktrdr.timeframe import Timeframe
 
-__all__ = ["Resources", "ServiceOrchestrator", "Work"]
+__all__ = ["Resources", "ServiceOrchestrator", "Stamps", "Work"]
 
 R = TypeVar("R", StartBacktest, StartTraining)
+Stamps = Mapping[str, Stamp | None]
+_NO_MEANING = {"priority", "when_busy"}
 _NO_WORKERS = {
     WorkerType.BACKTESTING: "No backtesting workers available. Start one: ktrdr worker start backtesting",
     WorkerType.TRAINING: (
@@ -95,6 +98,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
 
     def __init__(self, resources: Resources) -> None:
         self._use = resources
+        self._resolved = Resolved[Work](resources.data.market.stamp)
 
     @abstractmethod
     async def resolve(self, request: R) -> Work:
@@ -212,6 +216,23 @@ class ServiceOrchestrator(ABC, Generic[R]):
             )
         if reject and registry.select(kind, require_gpu=gpu) is None:
             raise Unavailable(f"Every {kind.value} worker is busy, and the request asked not to wait.", 5.0)
+
+    # --- resolving ----------------------------------------------------------------------------------------------
+
+    async def _once(self, request: R, names: Hashable, work: Callable[[], tuple[Stamps, Work]]) -> Work:
+        """What the request means: remembered, else made on a thread, which reads files. ``names``: all that the meaning
+        depends on beside the request and the market data."""
+        key = (request.model_dump_json(exclude=_NO_MEANING), names)
+        known = self._resolved.get(key)
+        if known is not None:
+            return known
+        stamps, made = await asyncio.to_thread(work)
+        self._resolved.put(key, stamps, made)
+        return made
+
+    def _stamps(self, symbols: Iterable[str]) -> Stamps:
+        """Of market data that is about to be read."""
+        return {symbol: self._use.data.market.stamp(symbol) for symbol in symbols}
 
     # --- parts of requests --------------------------------------------------------------------------------------
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ktrdr.artifacts import ArtifactStore
 from ktrdr.backend.documents import overridden, plan_of
-from ktrdr.backend.orchestrator import ServiceOrchestrator, Work
+from ktrdr.backend.orchestrator import ServiceOrchestrator, Stamps, Work
 from ktrdr.datasets.plan import FeaturePlan
 from ktrdr.errors import FieldError, InvalidInput, InvalidModel, NotFound
 from ktrdr.models.bundle import BundleManifest, load_bundle, refuse_pickle
@@ -36,9 +36,9 @@ class TrainingService(ServiceOrchestrator[StartTraining]):
                 "The request names no strategy: give strategy_name, strategy (YAML text) or strategy_config_path.",
                 [FieldError("/strategy_name", "missing")],
             )
-        return await asyncio.to_thread(self._work, request, document)
+        return await self._once(request, document, partial(self._work, request, document))
 
-    def _work(self, request: StartTraining, document: tuple[str, str]) -> Work:
+    def _work(self, request: StartTraining, document: tuple[str, str]) -> tuple[Stamps, Work]:
         strategy = overridden(
             *document,
             symbols=None if request.symbols is None else tuple(request.symbols),
@@ -47,6 +47,7 @@ class TrainingService(ServiceOrchestrator[StartTraining]):
             end_date=request.end_date,
             seed=request.seed,
         )
+        stamps = self._stamps(strategy.symbols)
         plan = plan_of(strategy.text)
         start, end = strategy.training_data.start_date, strategy.training_data.end_date
         first, last = (None if day is None else day.isoformat() for day in (start, end))
@@ -66,7 +67,7 @@ class TrainingService(ServiceOrchestrator[StartTraining]):
             seed=request.seed,
         )
         requirements = {"prefer_gpu": request.prefer_gpu, "require_gpu": request.require_gpu}
-        return Work(spec, requirements)
+        return stamps, Work(spec, requirements)
 
 
 class BacktestingService(ServiceOrchestrator[StartBacktest]):
@@ -84,15 +85,19 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
                     [FieldError("/strategy_name", "missing")],
                 )
             model = await self._newest_model(await asyncio.to_thread(_strategy_of, request, document))
-        return await asyncio.to_thread(self._work, request, model, document)
+        names = (document, model.model_id, model.bundle_digest)
+        return await self._once(request, names, partial(self._work, request, model, document))
 
-    def _work(self, request: StartBacktest, model: ModelRecord, document: tuple[str, str] | None) -> Work:
+    def _work(
+        self, request: StartBacktest, model: ModelRecord, document: tuple[str, str] | None
+    ) -> tuple[Stamps, Work]:
         """Without a document: the one that the model was trained with."""
         bundle = _manifest(self._use.artifacts, model.bundle_digest)
         strategy = _strategy_of(request, document or (bundle.strategy, model.model_id))
         plan = plan_of(strategy.text)
         _check_fit(model, bundle, strategy, plan)
         symbol = request.symbol or strategy.symbols[0]
+        stamps = self._stamps((symbol,))
         datasets = self._survey(
             plan,
             symbol,
@@ -116,7 +121,7 @@ class BacktestingService(ServiceOrchestrator[StartBacktest]):
             commission=request.commission,
             slippage=request.slippage,
         )
-        return Work(spec)
+        return stamps, Work(spec)
 
     async def _named_model(self, request: StartBacktest) -> ModelRecord | None:
         if request.model_path is not None:

@@ -128,6 +128,14 @@ class MarketStore:
                 return found
         raise self._not_found(symbol, timeframe)
 
+    def stamp(self, symbol: str) -> tuple[int, int] | None:
+        """Changes whenever a dataset of the symbol is stored or forgotten; None if there is none."""
+        try:
+            found = os.stat(self.root / check_symbol(symbol))
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def list(self) -> tuple[DatasetManifest, ...]:
         """Every stored dataset, by symbol, then from short to long timeframe."""
         order = {timeframe.value: index for index, timeframe in enumerate(Timeframe)}

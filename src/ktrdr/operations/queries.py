@@ -37,7 +37,7 @@ from ktrdr.operations.rows import operation_from_row
 from ktrdr.operations.store import COUNTED, LONGEST_WAIT, OperationPage, OperationQuery, absent
 from ktrdr.operations.tables import operations, specs, tallies
 
-__all__ = ["counts", "find", "in_status", "live", "page", "pending", "queue_position", "spec"]
+__all__ = ["counts", "find", "in_status", "live", "page", "pending", "spec"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _PLACE = (operations.c.created_us, operations.c.operation_id)
@@ -184,38 +184,6 @@ def live(connection: Connection) -> Sequence[Operation]:
     """Whoever a worker may hold, oldest first."""
     found = [operation_from_row(row) for row in connection.execute(_ALIVE).mappings()]
     return tuple(sorted(found, key=place_of))
-
-
-@cache
-def _ahead() -> Select[Any]:
-    mine = [in_status(OperationStatus.PENDING), operations.c.operation_type == bindparam("kind")]
-    same, place = (
-        bindparam("priority", type_=Integer),
-        tuple_(bindparam("created_us"), bindparam("operation_id")),
-    )
-    parts = (  # each is one stretch of the index
-        [operations.c.priority > same],
-        [operations.c.priority == same, _place < place],
-    )
-    counted = [
-        select(func.count()).select_from(
-            select(operations.c.operation_id).where(*mine, *part).limit(COUNTED).subquery()
-        )
-        for part in parts
-    ]
-    return select(*(part.scalar_subquery() for part in counted))
-
-
-def queue_position(connection: Connection, operation_id: str) -> int | None:
-    """1 for the next of its type, at most ``COUNTED`` + 1; None if it is not pending."""
-    operation = find(connection, operation_id)
-    if operation.status is not OperationStatus.PENDING:
-        return None
-    created_us, _ = place_of(operation)
-    values = {"kind": operation.operation_type.value, "priority": operation.priority}
-    values |= {"created_us": created_us, "operation_id": operation_id}
-    higher, earlier = connection.execute(_ahead(), values).one()
-    return min(int(higher) + int(earlier), COUNTED) + 1
 
 
 def _operations(connection: Connection, query: Select[Any], values: dict[str, Any]) -> list[Operation]:

@@ -32,6 +32,7 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.pauses import read_pauses, write_pauses
 from ktrdr.operations.place import ledger_place
+from ktrdr.operations.places import queue_positions
 from ktrdr.operations.postgres import LedgerServer, LostRace
 from ktrdr.operations.references import Mentions
 from ktrdr.operations.refusals import not_terminal
@@ -43,9 +44,10 @@ from ktrdr.operations.rows import (
 )
 from ktrdr.operations.sql_access import SqlAccess
 from ktrdr.operations.sqlite import LedgerFile
-from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
+from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore, absent
 from ktrdr.operations.tables import models, operations, workers
 from ktrdr.operations.tally import Tally
+from ktrdr.operations.together import Together
 from ktrdr.operations.writer import GroupWriter
 
 __all__ = ["SqlStore"]
@@ -97,6 +99,7 @@ class SqlStore(OperationStore):
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
         self._closed = False
         self._access = SqlAccess(self._write, self._read)
+        self._positions = Together(self._read_positions)
 
     @property
     def fence(self) -> Fence | None:
@@ -151,7 +154,13 @@ class SqlStore(OperationStore):
         return await self._read(partial(alone, queries.live))
 
     async def queue_position(self, operation_id: str) -> int | None:
-        return await self._read(partial(queries.queue_position, operation_id=operation_id))
+        positions = await self._positions.ask(operation_id)
+        if operation_id not in positions:
+            raise absent(operation_id)
+        return positions[operation_id]
+
+    async def _read_positions(self, ids: Sequence[str]) -> Mapping[str, int | None]:
+        return await self._read(partial(queue_positions, ids=ids))
 
     async def counts(self) -> dict[tuple[OperationType, OperationStatus], int]:
         return await self._read(partial(alone, queries.counts))

@@ -8,14 +8,17 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
+from ktrdr.backend.routes.quick import LONGEST_KEY, QuickRoute
 from ktrdr.backend.wiring import Backend
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
 
 __all__ = ["Key", "router", "started"]
 
-router = APIRouter(tags=["start"], responses=PROBLEMS)
-Key = Annotated[str | None, Header(max_length=200, description="same key and body: the same operation")]
+router = APIRouter(tags=["start"], responses=PROBLEMS, route_class=QuickRoute)
+Key = Annotated[
+    str | None, Header(max_length=LONGEST_KEY, description="same key and body: the same operation")
+]
 
 
 async def started(services: Backend, operation: Operation, request: Request) -> Response:
