@@ -144,11 +144,14 @@ def test_b6_10_backend_restart_adopts(alone: Parts) -> None:
     with alone.api() as api:
         api.post("/data/samples")
         started = api.post("/trainings/start", {"strategy": endless_training()})
-        advancing(api, started["operation_id"])
+        shown = advancing(api, started["operation_id"])["progress"]["items_done"]
     children = {p.pid for p in descendants(worker.pid)}
+    worker.signal(signal.SIGSTOP)  # so that it tells the next backend nothing of its progress
     backend.kill()
     alone.backend()
     with alone.api() as api:
+        assert api.get(f"/operations/{started['operation_id']}")["progress"]["items_done"] >= shown
+        worker.signal(signal.SIGCONT)
         view = in_status(api, started["operation_id"], "running")
         assert view["attempt"] == 1
         epoch = view["progress"]["items_done"]

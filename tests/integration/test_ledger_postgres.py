@@ -11,9 +11,10 @@ from sqlalchemy import Connection, text
 
 from ktrdr.errors import Conflict, KtrdrError, NotFound, NotLeader, Unavailable
 from ktrdr.operations.board import SqlBoard, WorkerState
-from ktrdr.operations.events import Accepted, CancelRequested, Finished
+from ktrdr.operations.events import Accepted, CancelRequested, Finished, Reported
 from ktrdr.operations.fence import Fence
 from ktrdr.operations.model import JobOutcome, OperationStatus
+from ktrdr.operations.progress import Progress
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import Claim, OperationQuery
 from ktrdr.testing.operations import LEASE, T0, a_model, a_submission, a_worker, assigned_to
@@ -135,6 +136,7 @@ async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
 ) -> None:
     store.fence = fence = Fence()
     await store.submit(a_submission("op_a"), T0)
+    await store.submit(a_submission("op_r"), T0)
     worker = a_worker()
     leaders = (
         lambda: store.apply("op_a", assigned_to(), T0),
@@ -144,6 +146,9 @@ async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
     )
     fence.epoch = term(postgres, database)
     await store.save_worker(worker)
+    running = (await store.apply("op_r", assigned_to(), T0)).operation.assignment
+    assert running is not None
+    await store.apply("op_r", Accepted(running, T0 + LEASE), T0)
     for lead in (None, fence.epoch):  # one that follows, and one that does not know yet that it does
         fence.epoch = lead
         if lead is not None:
@@ -156,6 +161,9 @@ async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
     assert (await store.submit(a_submission("op_b"), T0)).operation_id == "op_b"
     cancelled = await store.apply("op_b", CancelRequested(), T0)
     assert cancelled.operation.status is OperationStatus.CANCELLED, "what any backend may do goes on"
+    reported = (await store.apply("op_r", Reported(running, Progress(3, 10)), T0)).operation
+    assert reported.progress == Progress(3, 10)
+    assert reported.lease_expires_at == T0 + LEASE
 
 
 async def test_a_term_begins_only_when_the_leaders_writes_of_the_one_before_are_done(

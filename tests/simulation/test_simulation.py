@@ -13,7 +13,7 @@ import pytest
 from simulation.plan import FAULTS, SITUATIONS, Size, Weather
 from simulation.world import simulate
 
-SEEDS = (1, 3, 7)  # as in the Makefile: together they bring about everything that is demanded
+SEEDS = (3, 6, 10)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
 
 

@@ -32,6 +32,7 @@ from ktrdr.operations.events import (
     NotMine,
     Progressed,
     Released,
+    Reported,
     StopStray,
     Wake,
     WorkerLost,
@@ -91,7 +92,7 @@ class OperationsService:
         self._control = control
         self.leases = Leases(clock, control.lease_s)
         self.pauses = Pauses(store, clock)
-        self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s)
+        self.progress = ProgressReader(registry, fleet, clock, control.progress_ttl_s, self._reached)
         self.wake: Callable[[], None] = lambda: None
         self.observe: Callable[[Transition], None] = lambda _: None
         self.traceparent: Callable[[str, int], str | None] = lambda *_: None
@@ -250,6 +251,12 @@ class OperationsService:
             return True  # started by hand at the worker; none of our business
         return not any(isinstance(command, StopStray) for command in transition.commands)
 
+    async def _reached(self, operation: Operation, progress: Progress) -> Operation:
+        """Record how far an attempt is; nothing follows from it."""
+        assert operation.assignment is not None
+        event = Reported(operation.assignment, progress)
+        return (await self.store.apply(operation.operation_id, event, self._clock.now())).operation
+
     async def checkpointed(self, worker_id: str, instance_id: str, news: CheckpointNews) -> bool:
         """A worker tells of a checkpoint, whose file is here; returns whether its job should go on."""
         assignment = Assignment(worker_id, instance_id, news.attempt)
@@ -333,7 +340,7 @@ class OperationsService:
             queue_position = await self.store.queue_position(operation_id)
             await self.pauses.read()
         view = operation_view(operation, queue_position, self._why_waiting(operation))
-        if operation.status in (OperationStatus.RUNNING, OperationStatus.CANCELLING):
+        if operation.status is OperationStatus.RUNNING:
             view = view.model_copy(update={"progress": await self.progress.read(operation)})
         return view
 
@@ -342,11 +349,14 @@ class OperationsService:
         page = await self.store.page(query)
         if any(operation.status is OperationStatus.PENDING for operation in page.operations):
             await self.pauses.read()
+        running = [o for o in page.operations if o.status is OperationStatus.RUNNING]
+        known = await self.progress.known(running)
+        progress = {o.operation_id: view for o, view in zip(running, known, strict=True)}
         views = []
         for operation in page.operations:
             view = operation_view(operation, None, self._why_waiting(operation))
-            if operation.status is OperationStatus.RUNNING:
-                view = view.model_copy(update={"progress": self.progress.known(operation)})
+            if operation.operation_id in progress:
+                view = view.model_copy(update={"progress": progress[operation.operation_id]})
             views.append(view)
         return OperationList(operations=views, total=page.total, next_cursor=page.next_cursor)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.registry import WorkerRegistry
@@ -15,14 +18,17 @@ from ktrdr.protocol.messages import ProgressView
 
 __all__ = ["ProgressReader"]
 
-_PATIENCE_S = 1.0  # a poll is answered with what is known rather than kept waiting for a slow worker
+_PATIENCE_S = (
+    1.0  # a poll is answered with what is known rather than kept waiting for a slow worker or ledger
+)
 
 
 @dataclass(slots=True)
 class _Known:
     attempt: int
-    view: ProgressView
+    view: ProgressView  # never further than the ledger
     asked_at: float
+    heard: Progress | None = None  # from the last probe; shown once it is in the ledger
     asking: asyncio.Task[None] | None = None
 
 
@@ -30,16 +36,27 @@ class ProgressReader:
     """Caches each running operation's progress for ``ttl_s``.
 
     However many clients poll, one request is under way to a worker, and none if the cached answer is younger than
-    ``ttl_s``. Within an attempt progress never goes back. At most ``remembered`` operations are known: a poll that
-    began before an operation's end makes it known again after its end, and nobody would forget it then.
+    ``ttl_s``. At most ``remembered`` operations are known: a poll that began before an operation's end makes it known
+    again after its end, and nobody would forget it then.
+
+    Within an attempt progress never goes back, not even over a restart of the backend or from one backend to another:
+    ``keep`` puts it into the ledger before anybody is shown it. While it cannot, what the ledger has is shown.
     """
 
     def __init__(
-        self, registry: WorkerRegistry, fleet: Fleet, clock: Clock, ttl_s: float, *, remembered: int = 1_000
+        self,
+        registry: WorkerRegistry,
+        fleet: Fleet,
+        clock: Clock,
+        ttl_s: float,
+        keep: Callable[[Operation, Progress], Awaitable[Operation]],
+        *,
+        remembered: int = 1_000,
     ) -> None:
         self._registry = registry
         self._fleet = fleet
         self._clock = clock
+        self._keep = keep
         self._ttl_s, self._remembered = ttl_s, remembered
         self._known: dict[str, _Known] = {}
 
@@ -51,44 +68,40 @@ class ProgressReader:
         """The operation's progress, asked for if the known one is too old."""
         entry = self._entry(operation)
         if entry.asking is None and self._clock.monotonic() - entry.asked_at >= self._ttl_s:
-            entry.asking = self._fleet.spawn(
-                self._ask(operation, entry),
-                f"progress {operation.operation_id}",
-                operation_id=operation.operation_id,
-                worker_id=operation.worker_id,
-            )
+            self._begin(operation, entry, self._ask(operation, entry))
         if entry.asking is not None:
             await asyncio.wait({entry.asking}, timeout=_PATIENCE_S)
         return entry.view
 
-    def known(self, operation: Operation) -> ProgressView:
-        """What is known without asking."""
-        return self._entry(operation).view
+    async def known(self, operations: Sequence[Operation]) -> list[ProgressView]:
+        """What probes told of each operation; no worker is asked."""
+        entries = [self._entry(operation) for operation in operations]
+        for operation, entry in zip(operations, entries, strict=True):
+            if entry.heard is not None and entry.asking is None:
+                self._begin(operation, entry, self._show(operation, entry, entry.heard))
+        keeping = {entry.asking for entry in entries if entry.asking is not None}
+        if keeping:
+            await asyncio.wait(keeping, timeout=_PATIENCE_S)
+        return [entry.view for entry in entries]
 
     def told(self, operation_id: str, attempt: int, progress: Progress | None) -> None:
         """A worker said this of itself when it was probed."""
         entry = self._known.get(operation_id)
         if progress is None or (entry is not None and entry.attempt != attempt):
             return
-        view = ProgressView.model_construct(  # it was checked when it came
-            percentage=progress.percentage,
-            message=progress.message,
-            items_done=progress.items_done,
-            items_total=progress.items_total,
-            context=dict(progress.context),
-        )
         if entry is None:
-            self._remember(operation_id, _Known(attempt, view, self._clock.monotonic() - self._ttl_s))
-        else:
-            entry.view = _further(entry.view, view)
+            asked_at = self._clock.monotonic() - self._ttl_s
+            entry = _Known(attempt, ProgressView.of(None), asked_at)
+            self._remember(operation_id, entry)
+        entry.heard = progress
 
     def forget(self, operation_id: str) -> None:
         """The operation has ended; its record holds the last progress."""
         self._known.pop(operation_id, None)
 
     def _entry(self, operation: Operation) -> _Known:
-        recorded = ProgressView.of(operation.progress)
         entry = self._known.get(operation.operation_id)
+        recorded = ProgressView.of(operation.progress)
         if entry is None or entry.attempt != operation.attempt:
             entry = _Known(operation.attempt, recorded, -self._ttl_s + self._clock.monotonic())
             self._remember(operation.operation_id, entry)
@@ -101,18 +114,45 @@ class ProgressReader:
         if len(self._known) > self._remembered:
             del self._known[next(iter(self._known))]
 
-    async def _ask(self, operation: Operation, entry: _Known) -> None:
-        worker = self._registry.find(operation.worker_id or "")
+    def _begin(self, operation: Operation, entry: _Known, work: Coroutine[Any, Any, None]) -> None:
+        entry.asking = self._fleet.spawn(
+            self._alone(entry, work),
+            f"progress {operation.operation_id}",
+            operation_id=operation.operation_id,
+            worker_id=operation.worker_id,
+        )
+
+    async def _alone(self, entry: _Known, work: Coroutine[Any, Any, None]) -> None:
         try:
-            if worker is not None:
-                view = await self._fleet.of(worker).operation(operation.operation_id)
-                if view.attempt == entry.attempt:
-                    entry.view = _further(entry.view, view.progress)
+            await work
         except KtrdrError:
-            pass  # the probes judge the worker; the poll is answered with what is known
+            pass  # the poll is answered with what the ledger has
+        finally:
+            entry.asking = None
+
+    async def _ask(self, operation: Operation, entry: _Known) -> None:
+        try:
+            progress = await self._asked(operation) or entry.heard
+            if progress is not None:
+                await self._show(operation, entry, progress)
         finally:
             entry.asked_at = self._clock.monotonic()
-            entry.asking = None
+
+    async def _asked(self, operation: Operation) -> Progress | None:
+        worker = self._registry.find(operation.worker_id or "")
+        with contextlib.suppress(KtrdrError):  # the probes judge the worker
+            if worker is not None:
+                view = await self._fleet.of(worker).operation(operation.operation_id)
+                return view.progress.told() if view.attempt == operation.attempt else None
+        return None
+
+    async def _show(self, operation: Operation, entry: _Known, progress: Progress) -> None:
+        new = ProgressView.of(progress)
+        entry.heard = None
+        if new != entry.view and _further(entry.view, new) is new:
+            kept = await self._keep(operation, progress)
+            if kept.attempt == entry.attempt:
+                entry.view = _further(entry.view, ProgressView.of(kept.progress))
 
 
 def _further(old: ProgressView, new: ProgressView) -> ProgressView:

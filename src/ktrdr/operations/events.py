@@ -24,6 +24,7 @@ __all__ = [
     "Progressed",
     "Refused",
     "Released",
+    "Reported",
     "StopStray",
     "Unreachable",
     "Wake",
@@ -55,6 +56,17 @@ class Progressed:
     assignment: Assignment
     lease_expires_at: datetime
     progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A client asked how far this attempt is, and its worker said so; recorded before the client is told.
+
+    It says nothing of the lease, and changes nothing but the progress.
+    """
+
+    assignment: Assignment
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +167,7 @@ Event = (
     Assigned
     | Accepted
     | Progressed
+    | Reported
     | Refused
     | Unreachable
     | Finished

@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from ktrdr.errors import NotLeader
-from ktrdr.operations.events import CancelRequested, Event, NotMine
+from ktrdr.operations.events import CancelRequested, Event, NotMine, Reported
 from ktrdr.operations.tables import cluster
 
 __all__ = ["Fence"]
 
-_ANYBODY = (CancelRequested, NotMine)
+_ANYBODY = (CancelRequested, NotMine, Reported)
 
 
 class Fence:
@@ -23,7 +23,7 @@ class Fence:
     - A guarded write is part of the same transaction as the look at the ledger's epoch, and holds that row: while the
       write is under way no new term begins, and once one has begun every write of an earlier term is refused.
     - What any backend may do passes: a cancel that somebody asked for, and a worker's word that it does not know an
-      attempt (the attempt is a fence of its own).
+      attempt, or how far it is (the attempt is a fence of its own).
     """
 
     def __init__(self) -> None:

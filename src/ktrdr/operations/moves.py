@@ -25,6 +25,7 @@ from ktrdr.operations.events import (
     Progressed,
     Refused,
     Released,
+    Reported,
     StopStray,
     Unreachable,
     Wake,
@@ -51,6 +52,7 @@ __all__ = [
     "not_mine",
     "refuse",
     "release",
+    "report",
     "run",
     "unreachable",
     "vouch_cancelling",
@@ -183,6 +185,12 @@ def vouch_cancelling(operation: Operation, event: Accepted | Progressed, moment:
         progress=_forward(operation.progress, event),
     )
     return Transition(moved, (CancelWorker(operation.operation_id, operation.assignment),))
+
+
+def report(operation: Operation, event: Reported, moment: Moment) -> Transition:
+    """How far the attempt is, and nothing else."""
+    del moment
+    return Transition(replace(operation, progress=_forward(operation.progress, event)))
 
 
 def refuse(operation: Operation, event: Refused, moment: Moment) -> Transition:
@@ -363,7 +371,7 @@ def cancelled(operation: Operation, event: Event, moment: Moment) -> Transition:
 
 
 def _forward(
-    old: Progress | None, event: Accepted | Progressed | Finished | Released | ChildDied
+    old: Progress | None, event: Accepted | Progressed | Reported | Finished | Released | ChildDied
 ) -> Progress | None:
     """Progress never goes back within an attempt: a message that was overtaken changes nothing."""
     new = None if isinstance(event, Accepted) else event.progress

@@ -19,6 +19,7 @@ from ktrdr.operations.events import (
     Progressed,
     Refused,
     Released,
+    Reported,
     Unreachable,
     WorkerLost,
 )
@@ -99,6 +100,7 @@ def an_event(kind: type, assignment: Assignment, now: datetime = T0, **changes: 
     fields: dict[type, dict[str, Any]] = {
         Accepted: {"lease_expires_at": now + LEASE},
         Progressed: {"lease_expires_at": now + LEASE, "progress": Progress(1, 10)},
+        Reported: {"progress": Progress(2, 10)},
         Refused: {"reason": "busy"},
         Unreachable: {"reason": "no answer"},
         Finished: {"outcome": an_outcome()},

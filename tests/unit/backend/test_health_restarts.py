@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from ktrdr.errors import NotFound
+from ktrdr.errors import NotFound, Unavailable
+from ktrdr.operations.events import Event, Reported
+from ktrdr.operations.machine import Transition
+from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.model import ModelRecord
 from support.control_plane import ControlPlane, calm
 
 
@@ -97,3 +102,69 @@ async def test_work_on_a_worker_that_is_gone_for_good_is_done_again_after_a_rest
         plane.clock.advance(61.0)
         await plane.backend.health.sweep()
         assert str(await plane.status(name)) == "pending"
+
+
+async def _shown(plane: ControlPlane, name: str) -> list[float]:
+    """What a poll, a list and the ledger say of the operation's progress."""
+    polled = await plane.api("GET", f"/operations/{name}")
+    [listed] = (await plane.api("GET", "/operations"))["operations"]
+    recorded = (await plane.store.get(name)).progress
+    return [view["progress"]["percentage"] for view in (polled, listed)] + [
+        recorded.percentage if recorded else 0.0
+    ]
+
+
+@pytest.mark.parametrize("seen", ["polled", "listed"])
+async def test_progress_that_was_shown_is_shown_after_a_restart(tmp_path: Path, seen: str) -> None:
+    plane = ControlPlane(tmp_path)
+    async with plane.running():
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        for done in (1, 3, 6):
+            worker.jobs[name].progress = {"items_done": done, "items_total": 10, "percentage": 10.0 * done}
+            plane.clock.advance(2.0)
+            await plane.probe()
+            if seen == "listed":
+                [view] = (await plane.api("GET", "/operations"))["operations"]
+            else:
+                view = await plane.api("GET", f"/operations/{name}")
+            assert view["progress"]["percentage"] == 10.0 * done
+    plane.unplug(worker)
+    async with plane.running():
+        assert await _shown(plane, name) == [60.0] * 3
+        plane.plug(worker)
+        worker.jobs[name].progress = {"items_done": 5, "items_total": 10, "percentage": 50.0}
+        plane.clock.advance(2.0)
+        await plane.probe()
+        assert await _shown(plane, name) == [60.0] * 3
+
+
+async def test_progress_that_cannot_be_recorded_is_not_shown(tmp_path: Path) -> None:
+    store = ForgetfulLedger(max_failures=3)
+    plane = ControlPlane(tmp_path, store=store)
+    async with plane.running():
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        worker.jobs[name].progress = {"items_done": 4, "items_total": 10, "percentage": 40.0}
+        store.full = True
+        plane.clock.advance(2.0)
+        await plane.probe()
+        assert await _shown(plane, name) == [0.0] * 3
+        store.full = False
+        plane.clock.advance(2.0)
+        assert await _shown(plane, name) == [40.0] * 3
+
+
+class ForgetfulLedger(MemoryStore):
+    """A ledger that cannot take a report while its disk is full."""
+
+    full = False
+
+    async def apply(
+        self, operation_id: str, event: Event, now: datetime, *, model: ModelRecord | None = None
+    ) -> Transition:
+        if self.full and isinstance(event, Reported):
+            raise Unavailable("The ledger's disk is full.")
+        return await super().apply(operation_id, event, now, model=model)

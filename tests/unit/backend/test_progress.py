@@ -7,7 +7,7 @@ from dataclasses import replace
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WorkerRegistry
-from ktrdr.operations.model import OperationStatus
+from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.transports import AsgiTransport
 from ktrdr.settings import ControlSettings
@@ -15,14 +15,19 @@ from ktrdr.testing.clock import FakeClock
 from ktrdr.testing.operations import operation_in
 
 
-def test_operations_that_ended_during_a_poll_are_forgotten_at_last() -> None:
+async def test_operations_that_ended_during_a_poll_are_forgotten_at_last() -> None:
     clock = FakeClock()
     registry = WorkerRegistry(clock, ControlSettings(), "0")
-    reader = ProgressReader(registry, Fleet(AsgiTransport({}), None, 1.0, 1.0), clock, 1.0, remembered=3)
+
+    async def keep(operation: Operation, progress: Progress) -> Operation:
+        return replace(operation, progress=progress)
+
+    fleet = Fleet(AsgiTransport({}), None, 1.0, 1.0)
+    reader = ProgressReader(registry, fleet, clock, 1.0, keep, remembered=3)
     running = operation_in(OperationStatus.RUNNING)
     for number in range(10):
         reader.forget(f"op_{number}")  # its end comes first, then the poll that had read it before
-        reader.known(replace(running, operation_id=f"op_{number}", progress=Progress(number, 10)))
+        await reader.known([replace(running, operation_id=f"op_{number}", progress=Progress(number, 10))])
     assert len(reader) == 3
     newest = replace(running, operation_id="op_9", progress=None)
-    assert reader.known(newest).items_done == 9
+    assert [view.items_done for view in await reader.known([newest])] == [9]
