@@ -16,7 +16,7 @@ WORKERS ?= 2
 SOAK_MINUTES ?= 3
 SEEDS ?= 3,6,10
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-crash test-api test-chaos sim sim-mutants coverage-report bench bench-control quality format docs clean
+.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-crash test-api test-chaos sim sim-full sim-mutants coverage-report bench bench-control quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ test-chaos: $(VENV)/.ready-dev ## real processes killed, networks cut, disks ful
 
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=3,6,10 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --jobs $(WORKERS) --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))
+
+sim-full: $(VENV)/.ready-dev ## the simulation at its full size, 10,000 workers and 1,000,000 operations: hours and gigabytes; SEED=1
+	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEED),1) --workers 10000 --operations 1000000 --tell-every-s 60
 
 sim-mutants: $(VENV)/.ready-dev ## bugs planted in copies of the control plane, each to be found by the simulation
 	@PYTHONPATH=tests $(BIN)/python -m simulation.mutants --jobs $(WORKERS)

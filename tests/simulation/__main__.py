@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from simulation.plan import FAULTS, SITUATIONS, Size
@@ -32,10 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     faults: Counter[str] = Counter()
     situations: Counter[str] = Counter()
     code = 0
-    for plan, report, cpu_s in _runs(
-        [Plan(seed, size, without) for seed in _seeds(chosen.seeds)], chosen.jobs
-    ):
-        print(_line(report, cpu_s), flush=True)
+    plans = [Plan(seed, size, without) for seed in _seeds(chosen.seeds)]
+    for plan, report, cost in _runs(plans, chosen.jobs, chosen.tell_every_s):
+        print(_line(report, cost), flush=True)
         faults += report.faults
         situations += report.situations
         if report.violation is not None:
@@ -68,30 +70,55 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--demand-all", action="store_true", help="fail if a fault or situation never occurred"
     )
+    parser.add_argument("--tell-every-s", type=float, help="seconds between two lines that say how far it is")
     chosen = parser.parse_args(arguments)
     if chosen.chaos_s is None:
         chosen.chaos_s = max(Size().chaos_s, _S_PER_SHARE * chosen.operations / chosen.workers)
     return chosen
 
 
-def _runs(plans: list[Plan], jobs: int) -> Iterator[tuple[Plan, Report, float]]:
-    """Every plan with its report and the CPU seconds it took, in the order of the plans."""
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Of one run. ``peak_mib`` is the most memory that its process ever had."""
+
+    cpu_s: float
+    peak_mib: int
+
+    @classmethod
+    def since(cls, began: float) -> _Cost:
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return cls(time.process_time() - began, peak_kib // 1024)
+
+    def __str__(self) -> str:
+        return f"{self.cpu_s:.1f} CPU s and {self.peak_mib} MiB"
+
+
+def _runs(plans: list[Plan], jobs: int, tell_every_s: float | None) -> Iterator[tuple[Plan, Report, _Cost]]:
+    """Every plan with its report and what it cost, in the order of the plans."""
+    run = partial(_run, tell_every_s=tell_every_s)
     if jobs == 1 or len(plans) == 1:
-        yield from ((plan, *_run(plan)) for plan in plans)
+        yield from ((plan, *run(plan)) for plan in plans)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            for plan, (report, cpu_s) in zip(plans, pool.map(_run, plans), strict=True):
-                yield plan, report, cpu_s
+            for plan, (report, cost) in zip(plans, pool.map(run, plans), strict=True):
+                yield plan, report, cost
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _run(plan: Plan) -> tuple[Report, float]:
-    began = time.process_time()
+def _run(plan: Plan, tell_every_s: float | None = None) -> tuple[Report, _Cost]:
+    began, told_at = time.process_time(), time.monotonic()
+
+    def tell(how_far: str) -> None:
+        nonlocal told_at
+        if tell_every_s is not None and time.monotonic() - told_at >= tell_every_s:
+            told_at = time.monotonic()
+            print(f"{how_far}; {_Cost.since(began)}", file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory() as home:
-        report = simulate(plan.seed, Path(home), plan.size, plan.weather)
-    return report, time.process_time() - began
+        report = simulate(plan.seed, Path(home), plan.size, plan.weather, tell)
+    return report, _Cost.since(began)
 
 
 def _tell(plan: Plan, report: Report, budget_s: float) -> None:
@@ -101,12 +128,12 @@ def _tell(plan: Plan, report: Report, budget_s: float) -> None:
     print(*shown.story, sep="\n    ", flush=True)
 
 
-def _line(report: Report, cpu_s: float) -> str:
+def _line(report: Report, cost: _Cost) -> str:
     fired = ", ".join(f"{name} {count}" for name, count in sorted(report.faults.items()))
     ends = ", ".join(f"{count} {name}" for name, count in sorted(report.outcomes.items()))
     return (
         f"seed {report.seed}: {report.events} events, {report.operations} operations ({ends}), "
-        f"{report.virtual_s:.0f} s in {cpu_s:.1f} CPU s, faults: {fired}; trace {report.digest}"
+        f"{report.virtual_s:.0f} s in {cost}, faults: {fired}; trace {report.digest}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.orchestrator import Resources, ServiceOrchestrator, Work
 from ktrdr.backend.problems import problem_of
+from ktrdr.backend.registry import WorkerEndpoint
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.events import Assigned
@@ -214,16 +215,20 @@ class BackendMachine:
             operation_id,
         )
         self._laws.demand(
-            worker.reserved_for == (operation_id, self._next_attempt(operation_id)),
+            self._is_reserved_for(worker, operation_id),
             "a worker is reserved before it is assigned",
             f"{worker.reserved_for}",
             operation_id,
         )
 
-    def _next_attempt(self, operation_id: str) -> int:
-        worker = [w for w in self.backend.registry if w.reserved_for and w.reserved_for[0] == operation_id]
-        attempts = [w.reserved_for[1] for w in worker if w.reserved_for]
-        return max(attempts, default=0)
+    def _is_reserved_for(self, worker: WorkerEndpoint, operation_id: str) -> bool:
+        """For it, and no other for a later attempt of it. The registry's index knows whether there is another; audits
+        look whether the index is right."""
+        mine, registry = worker.reserved_for, self.backend.registry
+        if mine is None or mine[0] != operation_id or registry._turns._held[operation_id] < 2:
+            return mine is not None and mine[0] == operation_id
+        held = (w.reserved_for for w in registry if w.reserved_for is not None)
+        return mine[1] == max(attempt for name, attempt in held if name == operation_id)
 
     def _sends(self, message: Message) -> None:
         """A start request: the assignment must be in the ledger before the worker hears of it."""
@@ -326,6 +331,9 @@ class BackendMachine:
         """
         if not self.ready or self.store.in_flight:
             return
+        held = Counter(w.current_operation_id for w in self.backend.registry if w.current_operation_id)
+        index = self.backend.registry._turns._held
+        self._laws.demand(held == index, "the index of workers is right", f"{held - index}, {index - held}")
         for worker in self.backend.registry:
             if worker.reserved_for is None:
                 continue

@@ -20,7 +20,7 @@ from ktrdr.operations.model import (
     OperationStatus,
     OperationType,
 )
-from ktrdr.operations.store import LONGEST_WAIT, OperationPage, OperationQuery
+from ktrdr.operations.store import LONGEST_WAIT
 
 __all__ = ["Disk", "Watcher"]
 
@@ -111,15 +111,12 @@ class Disk(MemoryStore):
             change(self._held_by[assignment.worker_id], operation.operation_id)
 
     def held_by(self, worker_id: str) -> list[Operation]:
-        """What a worker holds, newest first."""
+        """What a worker holds, oldest first."""
         found = (self._operations[name] for name in self._held_by.get(worker_id, ()))
-        return sorted(found, key=_place, reverse=True)
+        return sorted(found, key=_place)
 
-    async def page(self, query: OperationQuery) -> OperationPage:
-        if query.worker_id is None or set(query.statuses) != set(_LIVE) or query.cursor is not None:
-            return await super().page(query)
-        found = self.held_by(query.worker_id)
-        return OperationPage(tuple(found[: query.limit]), len(found), None)
+    async def held(self, worker_id: str) -> Sequence[Operation]:
+        return tuple(self.held_by(worker_id))
 
     async def live(self) -> Sequence[Operation]:
         return tuple(self._operations[place[-1]] for place in self._held)

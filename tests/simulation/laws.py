@@ -119,6 +119,15 @@ class Laws:
         self._leases(before, event, after)
         self._progress(before, after)
         self._count(before, event, transition)
+        if after.status.terminal:
+            self._forget(after)
+
+    def _forget(self, ended: Operation) -> None:
+        """Nothing is asked about its attempts any more; a million of them are too many to keep."""
+        self._renewed.pop(ended.operation_id, None)
+        for attempt in range(ended.attempt + 1):
+            self.begun.pop((ended.operation_id, attempt), None)
+            self.vouched.pop((ended.operation_id, attempt), None)
 
     def _fenced(self, before: Operation, event: Event, transition: Transition) -> None:
         """Whatever speaks of an attempt counts only if that attempt is the newest, from the worker that has it."""
@@ -145,8 +154,6 @@ class Laws:
                 f"{type(event).__name__}, but {worker.name if worker else ''} has it",
                 before.operation_id,
             )
-        if transition.operation.status.terminal:
-            self.begun.pop((before.operation_id, before.attempt), None)
 
     def _final(self, before: Operation, after: Operation) -> None:
         if before.status.terminal:
@@ -251,8 +258,6 @@ class Laws:
                 f"its worker vouched for it at {heard}",
                 name,
             )
-        if after.status.terminal:
-            self.vouched.pop((name, after.attempt), None)
         if after.lease_expires_at != before.lease_expires_at:
             self._renewed[name] = late
             self.quiet.pop(name, None)

@@ -197,6 +197,9 @@ class Connection(OperationStore):
     async def live(self) -> Sequence[Operation]:
         return await self._read(self._disk.live)
 
+    async def held(self, worker_id: str) -> Sequence[Operation]:
+        return await self._read(lambda: self._disk.held(worker_id))
+
     async def queue_position(self, operation_id: str) -> int | None:
         return await self._read(lambda: self._disk.queue_position(operation_id))
 

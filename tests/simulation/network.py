@@ -18,6 +18,8 @@ from simulation.virtual_time import Process
 
 __all__ = ["Endpoint", "Message", "Network", "SimulatedTransport"]
 
+_BACKEND = "http://backend"
+
 
 @dataclass(slots=True, eq=False)
 class Message:
@@ -104,6 +106,11 @@ class Network:
             )
             loop.call_later(latency + after, self._arrive, twin)
 
+    def forget(self, url: str) -> None:
+        """Somebody has left who sends nothing any more."""
+        for links in (self._sent, self._arrived):
+            links.pop((url, _BACKEND), None)
+
     def _arrive(self, message: Message) -> None:
         endpoint = self.endpoints.get(message.url)
         if endpoint is None or endpoint.process is None:
@@ -148,7 +155,7 @@ class Network:
 
 
 def _direction(link: tuple[str, str]) -> str:
-    return "partition to backend" if link[1] == "http://backend" else "partition to worker"
+    return "partition to backend" if link[1] == _BACKEND else "partition to worker"
 
 
 def _fail(answer: asyncio.Future[Answer] | None, why: str) -> None:

@@ -29,7 +29,7 @@ _CHIEFS_DUTIES = (*_DUTIES, "pause")
 
 class _Person:
     def __init__(self, name: str, network: Network, random: Random) -> None:
-        self.random = random
+        self.name, self.random = name, random
         self._transport = SimulatedTransport(network, f"http://{name}", Process(name))
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
@@ -61,6 +61,11 @@ class Client(_Person):
         self._kind = "backtests" if random.random() < 0.6 else "trainings"
         self._cancel_after = random.uniform(0.0, 90.0) if random.random() < 0.2 else None
         self.operation_id = ""
+
+    @property
+    def url(self) -> str:
+        """Where answers go."""
+        return f"http://{self.name}"
 
     async def run(self) -> None:
         await self._submit()

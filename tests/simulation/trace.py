@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 __all__ = ["Trace", "Violation"]
 
 _KEPT = 60
+_HASHED_AT_ONCE = 500
 _STORIES = 20_000  # of the operations that were heard of last
 
 
@@ -30,7 +31,8 @@ class Trace:
     def __init__(self, time: Callable[[], float]) -> None:
         self.now = time
         self._hash = hashlib.sha256()
-        self._stories: dict[str, deque[str]] = {}
+        self._unhashed: list[str] = []
+        self._stories: OrderedDict[str, deque[str]] = OrderedDict()
         self._last: deque[str] = deque(maxlen=_KEPT)
         self._everywhere: deque[str] = deque(maxlen=_KEPT)
         self.events = 0
@@ -41,15 +43,21 @@ class Trace:
         """One event; with ``operation_id`` it belongs to that operation's story."""
         line = f"{self.now():12.6f} {text}"
         self.events += 1
-        self._hash.update(line.encode() + b"\n")
+        self._unhashed.append(line)
+        if len(self._unhashed) == _HASHED_AT_ONCE:
+            self._digest()
         self._last.append(line)
         if operation_id is not None:
             story = self._stories.get(operation_id)
             if story is None:
                 story = self._stories[operation_id] = deque(maxlen=_KEPT)
                 if len(self._stories) > _STORIES:
-                    del self._stories[next(iter(self._stories))]
+                    self._stories.popitem(last=False)
             story.append(line)
+
+    def _digest(self) -> None:
+        self._hash.update("".join(f"{line}\n" for line in self._unhashed).encode())
+        self._unhashed.clear()
 
     def fault(self, name: str, text: str, operation_id: str | None = None) -> None:
         """A fault that really fired."""
@@ -60,6 +68,7 @@ class Trace:
 
     @property
     def digest(self) -> str:
+        self._digest()
         return self._hash.hexdigest()
 
     def story(self, operation_id: str | None) -> list[str]:

@@ -7,7 +7,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from typing import Any
@@ -41,6 +41,22 @@ class _NothingToWaitFor(selectors.BaseSelector):
         return self._keys
 
 
+class _Due(asyncio.TimerHandle):
+    """Something to be called, now or later: what asyncio's own handles are, without their debugging."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: Any, context: Context | None) -> None:
+        self._when, self._callback, self._args, self._loop = when, callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = self._scheduled = False
+        self._source_traceback = self._repr = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = self._context = None
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose hours pass at once. Work for threads is done on the spot, names of hosts are addresses.
 
@@ -50,14 +66,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, _Due]] = []
         self._made = 0
         super().__init__(_NothingToWaitFor())
-        self._ready: deque[asyncio.Handle]
+        self._ready: deque[_Due]
+        self._stopping: bool
         self.set_task_factory(_owned)
 
     def time(self) -> float:
         return self._now
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = _Due(self._now, callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_later(
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
@@ -67,28 +89,39 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = _Due(when, callback, args, self, context)
         self._made += 1
         heappush(self._timers, (when, self._made, timer))
         return timer
 
     def _run_once(self) -> None:
-        """One turn of asyncio's loop, without files and threads: the hottest place of a simulation."""
+        """Turns of asyncio's loop, without files and threads: the hottest place of a simulation."""
         ready, timers = self._ready, self._timers
-        while not ready:
-            if not timers:
-                raise RuntimeError(
-                    "The simulation stands still: nothing is due, and nobody will ever wake anybody."
-                )
-            self._now = max(self._now, timers[0][0])
-            while timers and timers[0][0] <= self._now:
-                timer = heappop(timers)[2]
-                if not timer.cancelled():
-                    ready.append(timer)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()
+        while not self._stopping:
+            while not ready:
+                if not timers:
+                    raise RuntimeError(
+                        "The simulation stands still: nothing is due, and nobody will ever wake anybody."
+                    )
+                self._now = max(self._now, timers[0][0])
+                while timers and timers[0][0] <= self._now:
+                    timer = heappop(timers)[2]
+                    if not timer._cancelled:
+                        ready.append(timer)
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    self._call(handle)
+
+    def _call(self, handle: _Due) -> None:
+        try:
+            handle._context.run(handle._callback, *handle._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # as asyncio's own loop: whoever watches it is told
+            self.call_exception_handler(
+                {"message": f"Exception in {handle!r}", "exception": error, "handle": handle}
+            )
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         done = self.create_future()

@@ -7,6 +7,7 @@ import gc
 import logging
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -49,11 +50,19 @@ class Report:
     story: list[str] = field(default_factory=list)
 
 
-def simulate(seed: int, home: Path, size: Size | None = None, weather: Weather | None = None) -> Report:
-    """Run one seed; ``home`` is a folder for the little that the backend keeps in files."""
+def simulate(
+    seed: int,
+    home: Path,
+    size: Size | None = None,
+    weather: Weather | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Run one seed; ``home`` is a folder for the little that the backend keeps in files. ``tell`` hears now and then how
+    far it is."""
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
     world = _World(seed, home, size or Size(), weather or Weather.of(seed), loop)
+    world.tell = tell
     log = logging.getLogger("ktrdr")
     listener, level, spreads = _Listener(world), log.level, log.propagate
     log.addHandler(listener)
@@ -88,6 +97,8 @@ class _Listener(logging.Handler):
 
 
 class _World:
+    tell: Callable[[str], None]
+
     def __init__(self, seed: int, home: Path, size: Size, weather: Weather, loop: VirtualLoop) -> None:
         self._seed, self._home, self._size, self._weather, self._loop = seed, home, size, weather, loop
         self._trace = Trace(loop.time)
@@ -130,7 +141,7 @@ class _World:
 
     async def _live(self) -> None:
         size, trace = self._size, self._trace
-        network = Network(trace, self._random("network"), self._weather)
+        network = self._network = Network(trace, self._random("network"), self._weather)
         machine = BackendMachine(
             self._home, self._control, network, trace, self._laws, self._random("backend"), self._weather
         )
@@ -190,6 +201,7 @@ class _World:
     def _content(self, task: asyncio.Task[None]) -> None:
         """A client has seen the end of its operation."""
         client = self._clients.pop(task)
+        self._network.forget(client.url)
         if not task.cancelled():
             if (error := task.exception()) is not None:
                 self.failed(error)
@@ -222,6 +234,11 @@ class _World:
             await asyncio.sleep(_AUDIT_EVERY_S)
             self._machine.audit()
             self._deadlines.look(self._loop.time())
+            ended, all_of_them = len(self._laws.ended), self._size.operations
+            self.tell(
+                f"seed {self._seed}: {self._loop.time():.0f} s, {self._trace.events} events, clients were told the end of "
+                f"{ended} of {all_of_them} operations"
+            )
 
     def _demand_finished(self) -> None:
         for name, operation in self._machine.disk.operations.items():

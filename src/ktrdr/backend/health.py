@@ -216,13 +216,9 @@ class HealthLoop:
 
     async def lose(self, worker_id: str, but_instance: str | None, reason: str) -> None:
         """Give up everything that incarnations of the worker other than ``but_instance`` hold."""
-        for operation in await self._operations.store.live():
+        for operation in await self._operations.store.held(worker_id):
             assignment = operation.assignment
-            if (
-                assignment is not None
-                and assignment.worker_id == worker_id
-                and assignment.instance_id != but_instance
-            ):
+            if assignment is not None and assignment.instance_id != but_instance:
                 await self._operations.apply(operation.operation_id, WorkerLost(assignment, reason))
 
 

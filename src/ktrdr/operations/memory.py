@@ -117,6 +117,9 @@ class MemoryStore(OperationStore):
     async def live(self) -> Sequence[Operation]:
         return tuple(sorted((o for o in self._operations.values() if o.status in _LIVE), key=place_of))
 
+    async def held(self, worker_id: str) -> Sequence[Operation]:
+        return tuple(o for o in await self.live() if o.worker_id == worker_id)
+
     async def queue_position(self, operation_id: str) -> int | None:
         operation = self._find(operation_id)
         queue = [o.operation_id for o in self._queue() if o.operation_type is operation.operation_type]

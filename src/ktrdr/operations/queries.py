@@ -35,9 +35,9 @@ from ktrdr.operations.paging import (
 )
 from ktrdr.operations.rows import operation_from_row
 from ktrdr.operations.store import COUNTED, LONGEST_WAIT, OperationPage, OperationQuery, absent
-from ktrdr.operations.tables import operations, specs, tallies
+from ktrdr.operations.tables import held_by_a_worker, operations, specs, tallies
 
-__all__ = ["counts", "find", "in_status", "live", "page", "pending", "spec"]
+__all__ = ["counts", "find", "held", "in_status", "live", "page", "pending", "spec"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _PLACE = (operations.c.created_us, operations.c.operation_id)
@@ -184,6 +184,14 @@ def live(connection: Connection) -> Sequence[Operation]:
     """Whoever a worker may hold, oldest first."""
     found = [operation_from_row(row) for row in connection.execute(_ALIVE).mappings()]
     return tuple(sorted(found, key=place_of))
+
+
+_HELD = select(operations).where(operations.c.worker_id == bindparam("worker_id"), held_by_a_worker)
+
+
+def held(connection: Connection, worker_id: str) -> Sequence[Operation]:
+    """What one worker may hold, oldest first."""
+    return tuple(sorted(_operations(connection, _HELD, {"worker_id": worker_id}), key=place_of))
 
 
 def _operations(connection: Connection, query: Select[Any], values: dict[str, Any]) -> list[Operation]:

@@ -153,6 +153,9 @@ class SqlStore(OperationStore):
     async def live(self) -> Sequence[Operation]:
         return await self._read(partial(alone, queries.live))
 
+    async def held(self, worker_id: str) -> Sequence[Operation]:
+        return await self._read(partial(alone, partial(queries.held, worker_id=worker_id)))
+
     async def queue_position(self, operation_id: str) -> int | None:
         positions = await self._positions.ask(operation_id)
         if operation_id not in positions:

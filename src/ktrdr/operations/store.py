@@ -119,6 +119,10 @@ class OperationStore(ABC):
         """Every operation that is assigned, running or cancelling."""
 
     @abstractmethod
+    async def held(self, worker_id: str) -> Sequence[Operation]:
+        """Those of :meth:`live` that one worker has, whichever incarnation of it; as cheap as they are few."""
+
+    @abstractmethod
     async def queue_position(self, operation_id: str) -> int | None:
         """1 for the next of its type to be dispatched, at most ``COUNTED`` + 1; None if it is not pending."""
 

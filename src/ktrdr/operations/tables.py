@@ -29,6 +29,7 @@ from ktrdr.operations.model import OperationStatus
 __all__ = [
     "SCHEMA",
     "cluster",
+    "held_by_a_worker",
     "metadata",
     "models",
     "operations",
@@ -40,7 +41,7 @@ __all__ = [
     "workers",
 ]
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The newest migration."""
 
 metadata = MetaData()
@@ -187,6 +188,8 @@ worker_states = Table(
 _PAGE = (operations.c.created_us, operations.c.operation_id)
 _ended = text("completed_us IS NOT NULL")
 _waiting = text("status = 'pending'")
+held_by_a_worker = text("status IN ('assigned', 'running', 'cancelling')")
+"""A partial index is used only where a question says this in the words of the index."""
 
 Index("ix_operations_newest", *_PAGE)
 Index("ix_operations_worker", operations.c.worker_id, *_PAGE)
@@ -206,6 +209,12 @@ Index(
     operations.c.completed_us,
     sqlite_where=_ended,
     postgresql_where=_ended,
+)
+Index(
+    "ix_operations_held",  # what a worker has now, of all that it ever had
+    operations.c.worker_id,
+    sqlite_where=held_by_a_worker,
+    postgresql_where=held_by_a_worker,
 )
 Index("ux_tokens_name", tokens.c.name, unique=True)
 Index("ix_models_strategy", models.c.strategy_name, models.c.created_us)

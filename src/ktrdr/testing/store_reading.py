@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ktrdr.errors import Conflict, InvalidInput, InvalidTransition, NotFound
-from ktrdr.operations.events import CancelRequested, Refused
+from ktrdr.operations.events import Assigned, CancelRequested, Finished, Refused
 from ktrdr.operations.machine import EVENTS
 from ktrdr.operations.model import (
     Assignment,
+    JobOutcome,
     Operation,
     OperationStatus,
     OperationType,
@@ -80,6 +81,17 @@ class ReadingLaws(StoreLaws):
         await store.apply("op_cancelling", CancelRequested(), T0)
         await self.completed(store, "op_completed")
         assert {o.operation_id for o in await store.live()} == {"op_assigned", "op_running", "op_cancelling"}
+
+    async def test_held_is_what_one_worker_has_of_it(self, store: OperationStore) -> None:
+        for number, worker_id in enumerate(("w1", "w2", "w1", "w1")):
+            await store.submit(a_submission(f"op_{number}"), T0 + number * SECOND)
+            await store.apply(f"op_{number}", Assigned(worker_id, "i", T0 + LEASE), T0)
+        await store.apply("op_2", CancelRequested(), T0)
+        failed = JobOutcome(status=OperationStatus.FAILED, error="it broke")
+        await store.apply("op_3", Finished(Assignment("w1", "i", 1), failed), T0)
+        await store.submit(a_submission("op_pending"), T0)
+        assert [o.operation_id for o in await store.held("w1")] == ["op_0", "op_2"]
+        assert await store.held("w3") == ()
 
     async def test_pages_cover_everything_once_newest_first(self, store: OperationStore) -> None:
         for number in range(7):

@@ -32,9 +32,9 @@ class Fallible(MemoryStore):
         self._try("delete_worker")
         await super().delete_worker(worker_id)
 
-    async def live(self) -> Sequence[Operation]:
-        self._try("live")
-        return await super().live()
+    async def held(self, worker_id: str) -> Sequence[Operation]:
+        self._try("held")
+        return await super().held(worker_id)
 
 
 @pytest_asyncio.fixture
@@ -73,7 +73,7 @@ async def test_a_restart_that_was_recorded_half_is_completed_by_the_next_registr
     name = await fallible.submit()
     await fallible.until(name, "running")
     worker.restart()
-    fallible.store.broken = {"live"}
+    fallible.store.broken = {"held"}
     assert (await fallible.ask("POST", "/api/v1/workers/register", worker.registration())).status == 503
     fallible.store.broken = set()
     await fallible.api("POST", "/workers/register", worker.registration())

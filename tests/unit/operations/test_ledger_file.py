@@ -348,6 +348,7 @@ def _pages(**query: Any) -> Callable[[SqlStore], Awaitable[object]]:
     [
         pytest.param(lambda store: store.pending(T0, 10), {"queue"}, id="pending"),
         pytest.param(lambda store: store.live(), {"assigned", "running", "cancelling"}, id="live"),
+        pytest.param(lambda store: store.held("w"), {"held"}, id="held"),
         pytest.param(_pages(statuses=(FAILED,)), {"failed"}, id="page of a status"),
         pytest.param(_pages(statuses=(FAILED, PENDING)), {"failed", "pending"}, id="page of two"),
         pytest.param(_pages(operation_type=OperationType.TRAINING), {*OperationStatus}, id="page of a type"),
@@ -409,7 +410,7 @@ async def test_an_older_ledger_is_migrated_with_its_counts(path: Path) -> None:
 
 def downgrade(connection: Connection) -> None:
     """Back to schema 0002, by hand; migrations only go forward."""
-    for index in (*OperationStatus, "queue", "ended"):
+    for index in (*OperationStatus, "queue", "ended", "held"):
         connection.execute(text(f"DROP INDEX ix_operations_{index}"))
     for table in ("tallies", "tokens", "cluster", "worker_states"):
         connection.execute(text(f"DROP TABLE {table}"))
