@@ -20,7 +20,7 @@ from support.chaos import Chaos, ended, runs
 from support.processes import Part, Parts, parts, wait_for
 from support.proxy import FaultProxy, Weather
 
-__all__ = ["JOBS", "Fleet", "Link", "Stream", "fleet"]
+__all__ = ["JOBS", "Fleet", "Link", "Stream", "check_views", "fleet"]
 
 # The machine may lose as many attempts as it likes; what is tested is that nothing else is lost.
 SETTINGS = {"KTRDR_MAX_FAILURES": "1000", "KTRDR_HTTP_TIMEOUT_S": "3"}
@@ -110,23 +110,7 @@ class Fleet:
                 views = ended(api, acknowledged, timeout_s)
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self._unfinished(api, acknowledged)}") from None
-        began = runs(self.trace)
-        for name, view in views.items():
-            story = "\n".join(view["story"])
-            delivered = [line for line in view["story"] if " delivered " in line]
-            if view["status"] == "failed":  # the one end that a fault may bring: killed again after its retry
-                assert "process died" in view["error"], f"{view['error']}\n{story}"
-                continue
-            assert view["status"] == "completed", story
-            assert len(delivered) == 1, story
-            run = f"{name}.{view['attempt']}"
-            made = hashlib.sha256(f"result of {run}".encode()).hexdigest()
-            assert view["artifacts"]["result"] == made, f"the result is not that of {run}\n{story}"
-            assert began[run] == 1, f"{run} began {began[run]} times\n{story}"
-            attempts = {int(r.rpartition(".")[2]) for r in began if r.rpartition(".")[0] == name}
-            assert max(attempts) == view["attempt"], story
-        twice = {run: count for run, count in began.items() if count > 1}
-        assert not twice, f"attempts that began twice: {twice}"
+        check_views(views, runs(self.trace))
         return views
 
     def _unfinished(self, api: Api, names: list[str]) -> str:
@@ -156,6 +140,26 @@ def fleet(
                 running.stop()
             finally:
                 made.close()
+
+
+def check_views(views: Mapping[str, Any], began: Counter[str]) -> None:
+    """Each operation completed by one result, that of its newest attempt; no attempt of any began twice."""
+    for name, view in views.items():
+        story = "\n".join(view["story"])
+        delivered = [line for line in view["story"] if " delivered " in line]
+        if view["status"] == "failed":  # the one end that a fault may bring: killed again after its retry
+            assert "process died" in view["error"], f"{view['error']}\n{story}"
+            continue
+        assert view["status"] == "completed", story
+        assert len(delivered) == 1, story
+        run = f"{name}.{view['attempt']}"
+        made = hashlib.sha256(f"result of {run}".encode()).hexdigest()
+        assert view["artifacts"]["result"] == made, f"the result is not that of {run}\n{story}"
+        assert began[run] == 1, f"{run} began {began[run]} times\n{story}"
+        attempts = {int(r.rpartition(".")[2]) for r in began if r.rpartition(".")[0] == name}
+        assert max(attempts) == view["attempt"], story
+    twice = {run: count for run, count in began.items() if count > 1}
+    assert not twice, f"attempts that began twice: {twice}"
 
 
 def _usable(worker: dict[str, Any], since: datetime) -> bool:

@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from chaos.conftest import Plan
 from chaos.fleet import Fleet, Stream, fleet
+from chaos.outages import OUTAGES
 from ktrdr.cli.client import Api
 from ktrdr.errors import KtrdrError
 from support.chaos import no_tracebacks, runs
 from support.postgres import Postgres
 from support.processes import advancing, wait_for
-from support.proxy import FaultProxy, Weather
+from support.proxy import FaultProxy
 
 AWAY_S = 30.0
 ANSWER_S = 20.0  # within this a client is told that the ledger does not answer
-
-
-def _server(postgres: Postgres) -> list[psutil.Process]:
-    parent = psutil.Process(int((postgres.data / "postmaster.pid").read_text().splitlines()[0]))
-    return [parent, *parent.children(recursive=True)]
-
-
-def _stand_still(postgres: Postgres, proxy: FaultProxy) -> Callable[[], object]:
-    """SIGSTOP: its machine answers, the server does not."""
-    stopped = _server(postgres)
-    for process in stopped:
-        process.suspend()
-
-    def again() -> None:
-        for process in stopped:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
-
-    return again
-
-
-def _crash(postgres: Postgres, proxy: FaultProxy) -> Callable[[], object]:
-    postgres.stop()
-    return postgres.start
-
-
-def _unheard(postgres: Postgres, proxy: FaultProxy) -> Callable[[], object]:
-    """The network keeps what is sent in both directions; then the connections are gone."""
-    proxy.change(Weather(held=frozenset({"there", "back"})))
-    return lambda: proxy.change(Weather(), reset=True)
-
-
-OUTAGES = {"stands still": _stand_still, "is stopped": _crash, "is not heard": _unheard}
 
 
 def _answers(made: Fleet, seconds: float) -> list[float]:
@@ -84,7 +50,7 @@ def test_the_database_is_away(outage: str, tmp_path: Path, plan: Plan, postgres:
             with made.parts.api() as api:
                 running = made.chaos.submit(api, "long")
                 advancing(api, running)
-            end = OUTAGES[outage](postgres, proxy)
+            end = OUTAGES[outage](postgres, [proxy])
             try:
                 slowest_s = max(_answers(made, away_s))
             finally:

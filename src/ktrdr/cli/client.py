@@ -15,6 +15,7 @@ from ktrdr.errors import (
     NoAnswer,
     NotLeader,
     ServerUnreachable,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _backend_url(text: str) -> str:
 
 class Api:
     """A client of the backend; ``url`` may list several backends separated by commas, tried in order: the next one where
-    one is away, or does not lead and is asked for what the leader alone does.
+    one is away, does not lead and is asked for what the leader alone does, or cannot read the ledger.
 
     Raises
     ------
@@ -181,7 +182,8 @@ class Api:
                 self._at = self.urls.index(url)
                 return answer
             refusal = _problem(answer)
-            if not isinstance(refusal, NotLeader):
+            # a read that one backend cannot answer, for want of the ledger, another one may
+            if not isinstance(refusal, NotLeader) and not (method == "GET" and type(refusal) is Unavailable):
                 raise refusal
         if refusal is not None:
             raise refusal

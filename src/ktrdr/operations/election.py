@@ -13,8 +13,11 @@ import psycopg
 from psycopg import AsyncConnection
 from sqlalchemy import URL
 
+from ktrdr.errors import NotLeader
+from ktrdr.operations.admission import ASK, LEADER_LOCK, READ_SCHEMA, refusal
 from ktrdr.operations.leadership import Leader, Leadership, News
-from ktrdr.operations.postgres import LEADER_LOCK, connect_args
+from ktrdr.operations.place import shown
+from ktrdr.operations.postgres import connect_args
 
 __all__ = ["PostgresLeadership"]
 
@@ -74,13 +77,14 @@ class PostgresLeadership(Leadership):
         self._origin = secrets.token_hex(8)  # of our own news, which come back
         self._connection: AsyncConnection[Any] | None = None
         self._resigned = False
+        self._told = ""
 
     async def run(self) -> None:
         self._resigned = False
         while not self._resigned:
             try:
                 await self._session()
-            except (psycopg.Error, OSError, TimeoutError, _Over) as error:
+            except (psycopg.Error, OSError, TimeoutError, NotLeader, _Over) as error:
                 if self._epoch is not None:
                     _log.warning("This backend leads no more (epoch %d): %s", self._epoch, _line(error))
                 else:
@@ -109,6 +113,11 @@ class PostgresLeadership(Leadership):
         self._connection = connection = await asyncio.wait_for(connecting, 2 * self._lease_s)
         await self._ask(_SESSION, {"lease": f"{max(1, round(self._lease_s * 1000))}ms"})
         await self._ask("SELECT set_config('lock_timeout', '10s', false)")
+        [admitted] = await self._ask(ASK)
+        [schema] = await self._ask(READ_SCHEMA)
+        if (refused := refusal(admitted, schema, shown(self._url))) is not None:
+            self._outdated(refused)
+            raise refused
         await self._ask(f"LISTEN {_CHANNEL}")
         while not self._resigned:
             if self._epoch is None:
@@ -150,6 +159,12 @@ class PostgresLeadership(Leadership):
             raise TimeoutError(f"the database did not answer within {self._lease_s:g} s")
         cursor = asking.result()
         return await cursor.fetchone() if cursor.description else None
+
+    def _outdated(self, refused: NotLeader) -> None:
+        """Said once; a backend of an earlier version stays up until somebody upgrades it."""
+        if refused.message != self._told:
+            self._told = refused.message
+            _log.error("%s", refused.message)
 
     async def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -13,15 +13,12 @@ from sqlalchemy import URL, Engine, QueuePool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, MissingExtra, Unavailable
+from ktrdr.operations.admission import ASK, READ_SCHEMA, bring_up_to_date, refusal
 from ktrdr.operations.place import shown
-from ktrdr.operations.schema import migrate
 
-__all__ = ["LEADER_LOCK", "LedgerServer", "LostRace", "connect_args", "driver"]
+__all__ = ["LedgerServer", "LostRace", "connect_args", "driver"]
 
 _log = logging.getLogger("ktrdr.operations")
-LEADER_LOCK = (0x6B747264, 1)
-"""The advisory lock of the leader among the backends: "ktrd", the ledger; such locks are per database."""
-_MIGRATION = {"kind": LEADER_LOCK[0], "what": 2}
 _RETRY_S = 5.0
 # read-only now; ended because it stood still in the middle of a transaction, or between two
 _ENDED = ("25006", "25P03", "57P05")
@@ -81,6 +78,7 @@ class LedgerServer:
     - Several backends may have the ledger open; each change is a transaction of its own, rows are locked before they
       are changed, and :class:`ktrdr.operations.fence.Fence` guards what the leader alone may write.
     - Sessions that the server ended are replaced at the next use; until then calls raise Unavailable.
+    - Once a newer ktrdr has begun to migrate the ledger, no session of this one changes it (NotLeader).
     - No message shows a user's name or password.
 
     Parameters
@@ -213,6 +211,8 @@ class LedgerServer:
             try:
                 connection.autocommit = True
                 connection.execute(_SESSION)
+                if self._opened:  # what opens the ledger may have to migrate it first
+                    self._admit(connection)
                 connection.autocommit = False
                 if not writes:  # a page and its total are read from one state
                     connection.read_only = True
@@ -237,6 +237,11 @@ class LedgerServer:
                     "%s runs with fsync=off: a crash of its machine may lose operations that were acknowledged",
                     self.name,
                 )
-            # two backends that start at once: the second waits, then finds the tables made
-            connection.execute(text("SELECT pg_advisory_xact_lock(:kind, :what)"), _MIGRATION)
-            migrate(connection, self.name)
+            bring_up_to_date(connection, self.name)
+
+    def _admit(self, connection: Any) -> None:
+        """Hold the schema with this session; raises NotLeader if a newer ktrdr changes it or has changed it."""
+        admitted = connection.execute(ASK).fetchone()[0]
+        schema = connection.execute(READ_SCHEMA).fetchone() if admitted else None
+        if (refused := refusal(admitted, None if schema is None else schema[0], self.name)) is not None:
+            raise refused

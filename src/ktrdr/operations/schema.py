@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.tables import SCHEMA
 
-__all__ = ["known_schemas", "migrate"]
+__all__ = ["known_schemas", "migrate", "version_of"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -19,8 +19,8 @@ def known_schemas() -> frozenset[str]:
     return frozenset(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
-def migrate(connection: Connection, ledger: str, *, to: str = SCHEMA) -> None:
-    """Bring the tables to a schema inside the connection's transaction: all of it or nothing.
+def version_of(connection: Connection, ledger: str) -> str | None:
+    """The schema of the tables; None where there are none yet.
 
     Raises
     ------
@@ -28,30 +28,36 @@ def migrate(connection: Connection, ledger: str, *, to: str = SCHEMA) -> None:
         If a newer ktrdr made them, or something else did.
     """
     names = set(inspect(connection).get_table_names())
-    if "alembic_version" in names:
-        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        if version == to:
-            return
-    elif names:
+    if not names:
+        return None
+    if "alembic_version" not in names:
         raise InvalidSetting(
             f"{ledger} is a database of another program (tables: {', '.join(sorted(names)[:5])}). Point "
             "KTRDR_DATABASE_URL at a file or database of its own."
         )
-    else:
-        version = None
-    _upgrade(connection, ledger, version, to)
+    version: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if version not in (None, SCHEMA) and version not in known_schemas():
+        raise InvalidSetting(
+            f"The ledger {ledger} was written by a newer ktrdr (schema {version}; this one knows up to {SCHEMA}). "
+            "Upgrade ktrdr: pip install --upgrade ktrdr; or use another ledger. Nothing was changed."
+        )
+    return version
 
 
-def _upgrade(connection: Connection, ledger: str, version: str | None, to: str) -> None:
+def migrate(connection: Connection, ledger: str, *, to: str = SCHEMA) -> None:
+    """Bring the tables to a schema inside the connection's transaction: all of it or nothing.
+
+    Raises
+    ------
+    InvalidSetting
+        As :func:`version_of`.
+    """
+    if version_of(connection, ledger) == to:
+        return
     from alembic import command  # lazy: takes a fifth of a second, and only the first start needs it
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    if version is not None and version not in known_schemas():
-        raise InvalidSetting(
-            f"The ledger {ledger} was written by a newer ktrdr (schema {version}; this one knows up to {SCHEMA}). "
-            "Upgrade ktrdr: pip install --upgrade ktrdr; or use another ledger. Nothing was changed."
-        )
     config.attributes["connection"] = connection
     command.upgrade(config, to)

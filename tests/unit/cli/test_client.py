@@ -40,6 +40,25 @@ def test_a_missing_scheme_is_guessed() -> None:
         backend_urls("localhost:8200")
 
 
+def test_a_read_that_one_backend_cannot_answer_is_put_to_the_next_and_a_change_is_not() -> None:
+    away = {"type": "urn:ktrdr:problem:unavailable", "title": "x", "status": 503, "detail": "no ledger here"}
+    with (
+        scripted(lambda _, __: Said(away, 503)) as one,
+        scripted(lambda _, __: Said({"total": 3})) as other,
+        Api(f"{one.url},{other.url}") as api,
+    ):
+        with pytest.raises(errors.Unavailable, match="no ledger here"):
+            api.post("/trainings/start", {})
+        assert api.get("/data")["total"] == 3
+        assert other.asked == [("GET", "/api/v1/data")]
+    with (
+        scripted(lambda _, __: Said(away, 503)) as one,
+        Api(one.url) as api,
+        pytest.raises(errors.Unavailable, match="no ledger here"),
+    ):
+        api.get("/data")
+
+
 def test_answers_and_what_was_asked() -> None:
     with scripted(lambda _, __: Said({"total": 3})) as backend, Api(backend.url, "token") as api:
         assert api.get("/data", limit=None, status="busy")["total"] == 3
