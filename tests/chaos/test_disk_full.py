@@ -39,11 +39,10 @@ def _small_disk(place: Path) -> Iterator[Path]:
 def _full(disk: Path) -> Iterator[None]:
     """Until the block ends nothing more can be written there."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file:
+    with ballast.open("wb", buffering=0) as file:  # a buffer's rest would fail once more when it is closed
         try:
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
         except OSError:
             pass
     try:
