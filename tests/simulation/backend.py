@@ -70,6 +70,7 @@ class BackendMachine:
     """Starts backends one after the other on one disk. ``process`` is None while none runs."""
 
     paused: asyncio.Event | None = None
+    at_once = None
 
     def __init__(
         self,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from ktrdr.operations.events import Assigned, Event
@@ -130,11 +129,15 @@ class Disk(MemoryStore):
             return None
         return bisect_left(self._queues[operation.operation_type], _place(operation)) + 1
 
-    def _queue(self) -> Iterable[Operation]:
-        return (self._operations[place[-1]] for place in merge(*self._queues.values()))
-
     async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        return tuple(islice((o for o in self._queue() if _may_begin(o, now)), limit))
+        reach = limit  # into each queue; further if some must wait
+        while True:
+            front = sorted(chain.from_iterable(line[:reach] for line in self._queues.values()))[:reach]
+            first = (self._operations[place[-1]] for place in front)
+            found = [o for o in first if o.not_before is None or _may_begin(o, now)]
+            if len(found) >= limit or len(front) < reach:
+                return tuple(found[:limit])
+            reach *= 4
 
     def waiting(self, kind: OperationType, now: datetime, limit: int) -> Iterator[Operation]:
         """What is first in the queue of one type and may be dispatched now."""

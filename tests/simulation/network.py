@@ -49,10 +49,14 @@ class Message:
 
 
 class Endpoint(Protocol):
-    """A machine on the network. ``process`` is None while it is down, ``paused`` while it is frozen."""
+    """A machine on the network. ``process`` is None while it is down, ``paused`` unless it is frozen; ``at_once`` answers
+    without waiting for anything, where the machine can."""
 
     process: Process | None
     paused: asyncio.Event | None
+
+    @property
+    def at_once(self) -> Callable[[Message], Answer] | None: ...
 
     def handle(self, message: Message) -> Awaitable[Answer]: ...
 
@@ -121,13 +125,20 @@ class Network:
             if message.number < self._arrived.get(link, 0):
                 self._trace.fault("reorder", f"{message.method} {message.path}", message.about)
             self._arrived[link] = max(message.number, self._arrived.get(link, 0))
+        if endpoint.paused is None and (at_once := endpoint.at_once) is not None:
+            self._tell(message)
+            self._sends_back(message, endpoint.process.do(at_once, message))
+            return
         task = endpoint.process.spawn(self._handled(endpoint, message))
         task.add_done_callback(partial(self._answered, message))
+
+    def _tell(self, message: Message) -> None:
+        self._trace.tell(f"{message.sender} -> {message.url} {message.method} {message.path}", message.about)
 
     async def _handled(self, endpoint: Endpoint, message: Message) -> Answer:
         if endpoint.paused is not None:
             await endpoint.paused.wait()
-        self._trace.tell(f"{message.sender} -> {message.url} {message.method} {message.path}", message.about)
+        self._tell(message)
         return await endpoint.handle(message)
 
     def _answered(self, message: Message, task: asyncio.Task[Answer]) -> None:
@@ -136,7 +147,10 @@ class Network:
             return
         if (error := task.exception()) is not None:
             raise error
-        answer, random = task.result(), self._random
+        self._sends_back(message, task.result())
+
+    def _sends_back(self, message: Message, answer: Answer) -> None:
+        random = self._random
         if message.answer is None:
             return
         for hook in message.hooks:

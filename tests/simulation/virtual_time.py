@@ -10,11 +10,13 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["EPOCH", "Process", "SimulatedClock", "VirtualLoop"]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_FEW = 16
+T = TypeVar("T")
 _OWNER: ContextVar[Process | None] = ContextVar("owner", default=None)
 
 
@@ -73,6 +75,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._stopping: bool
         self.set_task_factory(_owned)
 
+    get_debug: Any = bool  # asked for each future: always False, and no Python is called for it
+
     def time(self) -> float:
         return self._now
 
@@ -110,18 +114,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                         ready.append(timer)
             for _ in range(len(ready)):
                 handle = ready.popleft()
-                if not handle._cancelled:
-                    self._call(handle)
-
-    def _call(self, handle: _Due) -> None:
-        try:
-            handle._context.run(handle._callback, *handle._args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # as asyncio's own loop: whoever watches it is told
-            self.call_exception_handler(
-                {"message": f"Exception in {handle!r}", "exception": error, "handle": handle}
-            )
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # as asyncio's own loop: whoever watches it is told
+                    self.call_exception_handler({"message": f"Exception in {handle!r}", "exception": error})
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         done = self.create_future()
@@ -149,14 +149,18 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._tidy_at = _FEW
 
     def own(self, task: asyncio.Task[Any]) -> None:
-        self._tasks[task] = None
-        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+        if len(self._tasks) > self._tidy_at:
+            self.tidy()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
+    def tidy(self) -> None:
+        """Let go of what has ended; a task whose error nobody asked for says so then."""
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tidy_at = max(_FEW, 2 * len(self._tasks))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begin a task inside the process, from wherever this is called."""
@@ -169,8 +173,17 @@ class Process:
     def kill(self) -> None:
         """As ``kill -9``: nothing of it has an effect any more, because ways out look at ``alive``."""
         self.alive = False
-        for task in list(self._tasks):
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
+
+    def do(self, work: Callable[..., T], *about: Any) -> T:
+        """Call something inside the process, at once."""
+        token = _OWNER.set(self)
+        try:
+            return work(*about)
+        finally:
+            _OWNER.reset(token)
 
     def check(self) -> None:
         """Every way out of a process passes here: the dead do nothing."""

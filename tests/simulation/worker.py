@@ -206,6 +206,10 @@ class SimulatedWorker:
     # --- the contract -------------------------------------------------------------------------------------------
 
     async def handle(self, message: Message) -> Answer:
+        return self.at_once(message)
+
+    def at_once(self, message: Message) -> Answer:
+        """Whatever a worker is asked, its answer waits for nothing."""
         try:
             return self._route(message)
         except KtrdrError as error:

@@ -182,6 +182,10 @@ class _World:
         await self._unless_broken(everyone)
         await self._unless_broken(asyncio.sleep(_LATE_MESSAGES_S))
         auditing.cancel()
+        for machine in network.endpoints.values():
+            if machine.process is not None:
+                machine.process.tidy()
+        await self._unless_broken(asyncio.sleep(0))
         self._final_audit()
 
     async def _submit_all(self, network: Network) -> None:
