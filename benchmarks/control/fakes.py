@@ -233,11 +233,15 @@ class Conversation(asyncio.Protocol):
             path = target.partition("?")[0]
             status, answer = self._crowd.answer(self._worker, method, path, body)
             content = json.dumps(answer).encode()
+            last = b"connection: close" in head.lower()
             self._transport.write(
-                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-                % (status, _REASONS[status].encode(), len(content))
+                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s\r\n"
+                % (status, _REASONS[status].encode(), len(content), b"connection: close\r\n" * last)
                 + content
             )
+            if last:
+                self._transport.close()
+                return
 
 
 async def serve(plan: Plan) -> None:

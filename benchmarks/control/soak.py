@@ -92,8 +92,8 @@ async def _one(url: str, client: Client, number: int, diary: Diary) -> None:
             diary.done["cancels"] += 1
         events = await asyncio.wait_for(watcher, 120)
         diary.done["events"] += events
-        ended = (await client.ask("GET", f"/operations/{operation_id}")).json()["status"]
-        diary.done[ended] += 1
+        answer = await client.ask("GET", f"/operations/{operation_id}")
+        diary.done[answer.json()["status"] if answer.status == 200 else f"refused {answer.status}"] += 1
     except (OSError, TimeoutError) as error:
         diary.done[f"unanswered ({type(error).__name__})"] += 1
     finally:

@@ -18,6 +18,7 @@
     │   └── InvalidTransition   an operation event that its status does not admit
     ├── Unavailable             try again later
     │   ├── NotLeader           another backend of this ledger dispatches and hears workers
+    │   ├── Overloaded          more is asked for than can be done in a moment
     │   ├── NoWorkers           nobody of the needed type can take work
     │   ├── WorkerBusy          this worker holds another operation
     │   └── ServerUnreachable   nothing answers at the URL
@@ -56,6 +57,7 @@ __all__ = [
     "NotFound",
     "NotLeader",
     "OperationFailed",
+    "Overloaded",
     "ServerUnreachable",
     "TooFewBars",
     "Unavailable",
@@ -215,6 +217,12 @@ class NotLeader(Unavailable):
     """Only the leader of several backends does this; the next address may be the leader's."""
 
     slug = "not-leader"
+
+
+class Overloaded(Unavailable):
+    """More is asked for than can be done in a moment; nothing of the request was recorded."""
+
+    slug = "overloaded"
 
 
 class NoWorkers(Unavailable):

@@ -28,6 +28,7 @@ from ktrdr.backend.routes import (
     workers,
 )
 from ktrdr.backend.scopes import unlisted
+from ktrdr.backend.turnstile import Turnstile
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
 
@@ -80,6 +81,7 @@ def create_app(
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
+    app.add_middleware(Turnstile, refused=lambda: _refused(app))
     app.add_middleware(Patience, patience_s=_PATIENCE_S)
     app.add_middleware(Guard, config=config, doorman=doorman)
     app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"])
@@ -89,6 +91,11 @@ def create_app(
     if missing := unlisted(app.routes):
         raise AssertionError(f"routes without a line in ktrdr.backend.scopes.ROUTES: {', '.join(missing)}")
     return app
+
+
+def _refused(app: FastAPI) -> None:
+    backend: Backend = app.state.backend
+    backend.metrics.refused.inc()
 
 
 async def _health(request: Request) -> BackendHealth:

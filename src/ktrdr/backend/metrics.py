@@ -80,6 +80,11 @@ class BackendMetrics:
             buckets=_DURATION_BUCKETS,
             registry=None,
         )
+        self.refused = Counter(
+            "ktrdr_submissions_refused",
+            "Submissions that were refused because the backend had more of them than it could record in a moment.",
+            registry=None,
+        )
         for kind in OperationType:  # a rate needs the zero before the first event
             self._dispatch.labels(kind.value)
             for status in TERMINAL:
@@ -129,7 +134,7 @@ class BackendMetrics:
         scrape = CollectorRegistry(auto_describe=False)
         families = [*self._backend(), *loop, *_operations(counts), *_pauses(paused), *_workers(seen)]
         scrape.register(_Snapshot(families))
-        for metric in (self._finished, self._dispatch, self._duration):
+        for metric in (self._finished, self._dispatch, self._duration, self.refused):
             scrape.register(metric)
         ProcessCollector(registry=scrape)  # CPU, memory and descriptors of the backend itself
         return generate_latest(scrape)

@@ -60,6 +60,7 @@ _TITLES: Mapping[type[KtrdrError], str] = {
     errors.Conflict: "Not possible in the present state",
     errors.Unavailable: "Not possible now",
     errors.NotLeader: "Another backend leads",
+    errors.Overloaded: "Too much at once",
     errors.NoWorkers: "No workers available",
     errors.CorruptArtifact: "Stored bytes are damaged",
 }

@@ -30,6 +30,7 @@ _EXPECTED = {
     "InvalidTransition": 409,
     "Unavailable": 503,
     "NoWorkers": 503,
+    "Overloaded": 503,
     "NotLeader": 503,
     "WorkerBusy": 503,
     "ServerUnreachable": 502,
