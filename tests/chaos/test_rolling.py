@@ -17,7 +17,7 @@ WORKERS = ("w1", "w2", "w3")
 EXIT_S = 40.0
 
 
-def _replace(made: Fleet, name: str, *, drained: bool) -> list[str]:
+def _replace(made: Fleet, name: str, way: str) -> list[str]:
     """As an administrator updates a busy worker: perhaps drain it, stop it, start it, let it work.
 
     Returns the operations that were submitted to keep the fleet busy.
@@ -39,30 +39,30 @@ def _replace(made: Fleet, name: str, *, drained: bool) -> list[str]:
 
         wait_for(at_work, f"{name} is at work")
         before = listed()["instance_id"]
-        if drained:
-            api.post(f"/workers/{name}/drain")
-            wait_for(lambda: listed()["current_operation_id"] is None, f"{name} has finished what it ran")
+        if way != "stopped":
+            api.post(f"/workers/{name}/drain", release=str(way == "released").lower())
+            wait_for(lambda: listed()["current_operation_id"] is None, f"{name} runs nothing")
         made.workers[name].signal(signal.SIGTERM)
         assert made.workers[name].process.wait(EXIT_S) == 0
         made.worker(name, wait=False)
         wait_for(lambda: (w := listed()) is not None and w["instance_id"] != before, f"{name} is back")
-        if drained:
+        if way != "stopped":
             api.post(f"/workers/{name}/undrain")
     made.converged()
     return work
 
 
-@pytest.mark.parametrize("drained", [True, False])
-def test_a_rolling_restart(drained: bool, tmp_path: Path, plan: Plan) -> None:
+@pytest.mark.parametrize("way", ["drained", "released", "stopped"])
+def test_a_rolling_restart(way: str, tmp_path: Path, plan: Plan) -> None:
     with fleet(tmp_path, plan.random("rolling")) as made:
         for name in WORKERS:
             made.worker(name)
         stream = Stream(made, plan.random("rolling/stream"))
-        work = [operation for name in WORKERS for operation in _replace(made, name, drained=drained)]
+        work = [operation for name in WORKERS for operation in _replace(made, name, way)]
         views = made.check([*work, *stream.stop()])
         assert {view["status"] for view in views.values()} == {"completed"}
         assert {view["failures"] for view in views.values()} == {0}
-        if drained:
+        if way == "drained":
             assert {view["attempt"] for view in views.values()} == {1}, (
                 "what ran was finished, not given back"
             )
@@ -71,7 +71,6 @@ def test_a_rolling_restart(drained: bool, tmp_path: Path, plan: Plan) -> None:
         assert not stream.refused
         no_tracebacks(made.parts)
     again = sum(view["attempt"] > 1 for view in views.values())
-    how = "drained and restarted" if drained else "restarted without a drain"
     plan.tell(
-        f"{len(WORKERS)} workers {how} under load: {len(views)} operations completed, {again} of them moved"
+        f"{len(WORKERS)} workers {way} and restarted under load: {len(views)} operations completed, {again} of them moved"
     )

@@ -373,6 +373,24 @@ async def test_a_worker_that_closes_gives_its_work_back(worker_of: Fleet, backen
         assert (await client.ask("GET", "/health")).json()["worker_status"] == "draining"
 
 
+async def test_a_worker_gives_one_operation_back_and_takes_the_next(
+    worker_of: Fleet, backend: FakeBackend
+) -> None:
+    async with worker_of(backend) as client:
+        await client.worker.registered()
+        await client.start("hold")
+        await until(client.worker.slot.entry("op").run.progress)
+        path = "/api/v1/operations/op/release"
+        assert (await client.ask("POST", f"{path}?attempt=2")).status == 409
+        assert (await client.ask("POST", "/api/v1/operations/other/release")).status == 404
+        assert (await client.ask("POST", f"{path}?attempt=1")).status == 202
+        await client.ended()
+        await until(lambda: backend.deliveries)
+        assert backend.deliveries[-1]["status"] == "released"
+        assert (await client.ask("POST", f"{path}?attempt=1")).status == 202  # it ended; nothing to do
+        assert (await client.start("hold", "other")).status == 202
+
+
 async def test_an_idle_worker_that_closes_says_so(worker_of: Fleet, backend: FakeBackend) -> None:
     async with worker_of(backend) as client:
         await client.worker.registered()

@@ -13,7 +13,7 @@ from ktrdr.backend.health import HealthLoop
 from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import Conflict, Forbidden, KtrdrError, Unavailable
+from ktrdr.errors import Conflict, Forbidden, KtrdrError, NotFound, Unavailable
 from ktrdr.operations.model import WorkerRecord, WorkerType
 from ktrdr.protocol.messages import (
     DeliverRequest,
@@ -29,6 +29,7 @@ from ktrdr.protocol.worker_key import proves
 __all__ = ["Enrolment"]
 
 _log = logging.getLogger("ktrdr.backend")
+_LOOK_S, _LOOKS = 0.1, 30
 _ALIASES = {"gpu_host": WorkerType.TRAINING, "cpu_training": WorkerType.TRAINING}
 
 
@@ -245,6 +246,33 @@ class Enrolment:
             raise
         self._operations.wake()
         return self._registry.view(self._registry.get(worker_id))
+
+    async def release(self, worker_id: str) -> WorkerView:
+        """Have a worker give back what it runs, which another one takes up from its checkpoint; no failure counts.
+
+        Raises
+        ------
+        Unavailable
+            If the worker does not answer; it runs on, unless it is gone and its lease ends.
+        """
+        worker = self._registry.get(worker_id)
+        held = worker.reserved_for
+        if held is None:
+            return self._registry.view(worker)
+        for _ in range(_LOOKS):  # a worker that is being told to start knows nothing to give back yet
+            if worker.accepted or worker.reserved_for != held:
+                break
+            await asyncio.sleep(_LOOK_S)
+        try:
+            await self._fleet.of(worker).release(*held)
+        except NotFound:
+            _log.info("Worker %s has nothing to give back: %s ended just now", worker_id, held[0])
+        except KtrdrError as error:
+            raise Unavailable(
+                f"Worker {worker_id} drains, but was not told to give {held[0]} back: {error} Try again, or stop its "
+                "process; if it is gone, another worker goes on when its lease ends."
+            ) from None
+        return self._registry.view(worker)
 
     async def forget(self, worker_id: str) -> None:
         """Forget a worker that runs nothing; raises Conflict if it does."""

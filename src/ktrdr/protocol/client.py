@@ -96,6 +96,11 @@ class OperationServiceProxy:
         path = f"/api/v1/operations/{operation_id}/cancel?attempt={attempt}"
         _success(await self._ask("DELETE", path), "operation", operation_id)
 
+    async def release(self, operation_id: str, attempt: int) -> None:
+        """Ask the worker to give this attempt back; it answers at once, the end comes as a report."""
+        path = f"/api/v1/operations/{operation_id}/release?attempt={attempt}"
+        _success(await self._ask("POST", path), "operation", operation_id)
+
     async def _ask(self, method: str, path: str, json: Any = None) -> Answer:
         return await self._transport.request(
             method, self._base + path, json=json, headers=self._headers, timeout_s=self._timeout_s

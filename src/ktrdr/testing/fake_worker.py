@@ -50,6 +50,7 @@ class FakeWorker:
         self.jobs: dict[str, _Job] = {}
         self.starts: list[StartJob] = []
         self.cancels: list[tuple[str, int | None]] = []
+        self.releases: list[tuple[str, int | None]] = []
         self.reads = 0
         self.probes = 0
         self.script: list[str] = []
@@ -183,6 +184,13 @@ def _make_app(worker: FakeWorker) -> FastAPI:
     @app.delete("/api/v1/operations/{operation_id}/cancel")
     async def cancel(operation_id: str, attempt: int | None = None) -> Response:
         worker.cancels.append((operation_id, attempt))
+        if operation_id not in worker.jobs:
+            return _problem(404, "no such operation")
+        return JSONResponse({}, 202)
+
+    @app.post("/api/v1/operations/{operation_id}/release")
+    async def release(operation_id: str, attempt: int | None = None) -> Response:
+        worker.releases.append((operation_id, attempt))
         if operation_id not in worker.jobs:
             return _problem(404, "no such operation")
         return JSONResponse({}, 202)

@@ -232,11 +232,14 @@ class WorkerAPIBase(ABC):
         self.slot.closed = True
         await self._say_goodbye()
         if self.slot.current is not None and self._host is not None:
-            grace_s = min(self.settings.control.cancel_grace_s, _RELEASE_GRACE_S)
-            self.slot.current.run.stop("released", grace_s)
-            await asyncio.wait([self.slot.current.run.ended], timeout=grace_s + 3.0)
+            self.slot.current.run.stop("released", self._release_grace_s)
+            await asyncio.wait([self.slot.current.run.ended], timeout=self._release_grace_s + 3.0)
         if self._work:
             await asyncio.wait(self._work.values(), timeout=_LAST_DELIVERY_S)
+
+    @property
+    def _release_grace_s(self) -> float:
+        return min(self.settings.control.cancel_grace_s, _RELEASE_GRACE_S)
 
     async def _say_goodbye(self) -> None:
         """Tell the backend to choose others; it finds out anyway, so nothing is repeated."""
@@ -372,13 +375,24 @@ class WorkerAPIBase(ABC):
         Conflict
             If another attempt than ``attempt`` runs here.
         """
+        entry = self._entry(operation_id, attempt)
+        if entry.ending is None:
+            entry.run.stop("cancelled", self.settings.control.cancel_grace_s)
+        return entry
+
+    def give_back(self, operation_id: str, attempt: int | None = None) -> Entry:
+        """Ask an operation to stop for the sake of another worker; raises as :meth:`cancel`."""
+        entry = self._entry(operation_id, attempt)
+        if entry.ending is None:
+            entry.run.stop("released", self._release_grace_s)
+        return entry
+
+    def _entry(self, operation_id: str, attempt: int | None) -> Entry:
         entry = self.slot.entry(operation_id)
         if attempt is not None and attempt != entry.run.attempt:
             raise Conflict(
                 f"Attempt {attempt} of {operation_id} does not run here; attempt {entry.run.attempt} does or did."
             )
-        if entry.ending is None:
-            entry.run.stop("cancelled", self.settings.control.cancel_grace_s)
         return entry
 
     def log_size(self, entry: Entry) -> int:

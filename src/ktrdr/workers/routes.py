@@ -130,5 +130,11 @@ def _operations(worker: WorkerAPIBase) -> APIRouter:
         """Ask the job to stop; it is killed after the grace. Answers at once; repeating it changes nothing."""
         return operation_view(worker.cancel(operation_id, attempt), worker.worker_id)
 
+    @router.post("/{operation_id}/release", status_code=202)
+    async def release(operation_id: str, attempt: Annotated[int | None, Query(ge=1)] = None) -> OperationView:
+        """Ask the job to save a checkpoint and stop, and give the operation back; answers at once. A job that does
+        not stop is killed after a grace, and its operation given back all the same."""
+        return operation_view(worker.give_back(operation_id, attempt), worker.worker_id)
+
     router.add_api_route("/{operation_id}/cancel", cancel, methods=["DELETE", "POST"], status_code=202)
     return router

@@ -116,6 +116,38 @@ async def test_a_draining_worker_finishes_and_gets_no_more(plane: ControlPlane) 
     await plane.until(second, "running")
 
 
+async def test_a_drain_with_release_moves_the_operation_without_a_failure(plane: ControlPlane) -> None:
+    w1 = await plane.join("w1")
+    assert (await plane.api("POST", "/workers/w1/drain?release=true"))["current_operation_id"] is None
+    assert w1.releases == []
+    await plane.api("POST", "/workers/w1/undrain")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    w2 = await plane.join("w2")
+    drained = await plane.api("POST", "/workers/w1/drain?release=true")
+    assert (drained["status"], drained["current_operation_id"]) == ("draining", name)
+    assert w1.releases == [(name, 1)]
+    await plane.deliver(w1, name, "released")
+    await plane.until(name, "running")
+    view = await plane.api("GET", f"/operations/{name}")
+    assert (view["worker_id"], view["attempt"], view["failures"]) == ("w2", 2, 0)
+    assert [job.task_id for job in w2.starts] == [name]
+
+
+async def test_a_worker_that_cannot_be_told_to_release_drains_all_the_same(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    del worker.jobs[name]  # its end is on the way
+    assert (await plane.api("POST", "/workers/w1/drain?release=true"))["status"] == "draining"
+    await plane.api("POST", "/workers/w1/undrain")
+    plane.unplug(worker)
+    answer = await plane.ask("POST", "/api/v1/workers/w1/drain?release=true")
+    assert answer.status == 503
+    assert f"Worker w1 drains, but was not told to give {name} back" in answer.json()["detail"]
+    assert (await plane.store.workers())[0].draining
+
+
 class _SlowToRegister(MemoryStore):
     """Writing a worker's record waits for ``gate``."""
 

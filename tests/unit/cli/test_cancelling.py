@@ -109,3 +109,13 @@ def test_workers_are_drained_and_forgotten(
     assert told in capsys.readouterr().out
     path = "/api/v1/workers/w1" + ("" if answer is None else f"/{command}")
     assert backend.asked == [(asked, path)]
+
+
+@pytest.mark.parametrize(("running", "told"), [("op_1", "it gives back op_1"), (None, "it is idle")])
+def test_a_drain_may_give_back_what_runs(
+    running: str | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted(lambda *_: Said({"status": "draining", "current_operation_id": running})) as backend:
+        assert run(["workers", "drain", "w1", "--release", "--api-url", backend.url]) == 0
+    assert told in capsys.readouterr().out
+    assert backend.asked == [("POST", "/api/v1/workers/w1/drain?release=true")]

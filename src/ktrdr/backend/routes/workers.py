@@ -107,10 +107,21 @@ async def get_worker(worker_id: str, request: Request, services: Services) -> Re
 
 
 @router.post("/workers/{worker_id}/drain")
-async def drain_worker(worker_id: str, services: Services) -> WorkerView:
-    """Let the worker finish what it runs and give it no more."""
+async def drain_worker(
+    worker_id: str,
+    request: Request,
+    services: Services,
+    release: Annotated[
+        bool, Query(description="what it runs is saved and goes back to the queue, without a failure")
+    ] = False,
+) -> WorkerView:
+    """Let the worker finish what it runs, or give it back at once, and give it no more."""
     services.must_lead()
-    return await services.enrolment.set_draining(worker_id, True)
+    view = await services.enrolment.set_draining(worker_id, True)
+    if not release:
+        return view
+    tell(request.scope, worker_id, f"released {view.current_operation_id or 'nothing'}")
+    return await services.enrolment.release(worker_id)
 
 
 @router.post("/workers/{worker_id}/undrain")

@@ -65,12 +65,18 @@ def show(worker_id: str, api: Api, out: Output) -> None:
 
 @workers.command("drain")
 @click.argument("worker_id", callback=a_name)
+@click.option("--release", is_flag=True, help="What it runs is saved and goes back to the queue now.")
 @api_command
-def drain(worker_id: str, api: Api, out: Output) -> None:
-    """Let a worker finish what it runs and give it no more, until 'undrain'; its restarts do not end that."""
-    worker = api.post(f"/workers/{worker_id}/drain")
+def drain(worker_id: str, release: bool, api: Api, out: Output) -> None:
+    """Let a worker finish what it runs and give it no more, until 'undrain'; its restarts do not end that.
+
+    With --release it does not finish: the operation goes on from its newest checkpoint at another worker, and no failure
+    is counted. That takes up to 15 seconds; 'ktrdr workers show' tells when nothing runs there.
+    """
+    worker = api.post(f"/workers/{worker_id}/drain", release="true" if release else None)
     running = worker["current_operation_id"]
-    rest = f"it finishes {running} and takes no more" if running else "it is idle and takes no more"
+    does = "gives back" if release else "finishes"
+    rest = f"it {does} {running} and takes no more" if running else "it is idle and takes no more"
     out.result(worker, f"{worker_id} drains: {rest}.")
 
 
