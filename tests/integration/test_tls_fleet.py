@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,33 @@ def test_a_fleet_over_tls_with_certificates_on_both_sides(alone: Parts, authorit
         assert ask(url, "GET", "/health", alone.tls)[0] == 200
 
     command_line(alone, mine)
+    renewals(alone, authority, str(view["endpoint_url"]))
+
+
+def renewals(alone: Parts, authority: Authority, worker: str) -> None:
+    """Backend and worker show their renewed certificates at once and go on reaching each other; nobody restarts."""
+
+    def serial(url: str) -> str:
+        place = urlsplit(url)
+        assert alone.tls is not None
+        with (
+            socket.create_connection((str(place.hostname), int(place.port or 0)), 20) as plain,
+            alone.tls.wrap_socket(plain, server_hostname=place.hostname) as door,
+        ):
+            return str((door.getpeercert() or {})["serialNumber"])
+
+    def probed() -> str:
+        with alone.api(TOKEN) as api:
+            [view] = api.get("/workers")["workers"]
+        return str(view["last_healthy_at"]) if view["status"] == "available" else ""
+
+    before = [serial(alone.url), serial(worker)]
+    for name in ("backend", "worker"):
+        authority.sign(name)  # over the files of before
+    after = [serial(alone.url), serial(worker)]
+    assert len({*before, *after}) == 4
+    seen = probed()
+    wait_for(lambda: probed() not in ("", seen), "the backend reaches the worker by its new certificate")
 
 
 def command_line(alone: Parts, mine: dict[str, str]) -> None:

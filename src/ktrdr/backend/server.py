@@ -19,6 +19,7 @@ from ktrdr.errors import InvalidSetting
 from ktrdr.logs import LogSettings, configure
 from ktrdr.protocol.serving import PatientProtocol, serve_tls, trusts_a_proxy
 from ktrdr.protocol.tls import TlsSettings
+from ktrdr.protocol.tls_renewal import serving
 from ktrdr.tracing import traces_from_environment
 
 __all__ = ["listen", "run_backend"]
@@ -137,7 +138,7 @@ def run_backend(
         If another backend uses a ledger in SQLite, or its database does not answer.
     """
     config = config or BackendConfig.from_environment(host, tls=tls)
-    context = config.tls.server_context()
+    context = serving(config.tls)
     owned = sock or listen(host, port)
     configure(_log_settings(config, log_level), libraries="WARNING")
     raise_descriptor_limit()  # a connection is kept to every worker

@@ -42,6 +42,7 @@ from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import OperationStore
+from ktrdr.protocol.tls_renewal import connecting
 from ktrdr.protocol.transports import AiohttpTransport, Transport
 from ktrdr.strategies import StrategyLibrary, example_root
 from ktrdr.tracing import Traces
@@ -78,7 +79,7 @@ class Backend:
         self.hub = Hub()
         self.registry = WorkerRegistry(self.clock, config.control, config.version)
         self.fleet = Fleet(
-            parts.transport or AiohttpTransport(config.networks, tls=config.tls.client_context()),
+            parts.transport or AiohttpTransport(config.networks, tls=connecting(config.tls)),
             config.worker_token,
             config.control.http_timeout_s,
             config.control.health_timeout_s,

@@ -42,7 +42,7 @@ def write_report(api: Api, operation_id: str, folder: Path) -> tuple[Path, Path]
 
     with tempfile.TemporaryDirectory(prefix="ktrdr-report-") as scratch:
         artifacts = CachedArtifacts(
-            FileArtifactStore(Path(scratch)), ",".join(api.urls), api.token, tls=api.tls
+            FileArtifactStore(Path(scratch)), ",".join(api.urls), api.token, tls=lambda: api.tls
         )
         data = _report_data(
             api.get(f"/operations/{operation_id}/spec")["spec"], operation["artifacts"], artifacts

@@ -22,6 +22,7 @@ from ktrdr.errors import (
     NotFound,
     ServerUnreachable,
 )
+from ktrdr.protocol.tls_renewal import ClientTls
 
 __all__ = ["CachedArtifacts", "split_urls"]
 
@@ -75,7 +76,7 @@ class CachedArtifacts:
     attempts
         Rounds over all backends before giving up; between them it waits with exponential back-off.
     tls
-        For https URLs; None trusts what the system trusts.
+        For https URLs, asked before each connection; None trusts what the system trusts.
     sleep
         How to wait; a parameter for tests.
     """
@@ -88,7 +89,7 @@ class CachedArtifacts:
         *,
         timeout_s: float = 10.0,
         attempts: int = 5,
-        tls: ssl.SSLContext | None = None,
+        tls: ClientTls | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.cache = cache
@@ -230,14 +231,15 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 class _Exchange:
     """One connection for one request, closed at the end; proxies of the environment are not used."""
 
-    def __init__(self, url: str, timeout_s: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, url: str, timeout_s: float, tls: ClientTls | None) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._prefix = parts.path
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
+            context = (tls() if tls is not None else None) or ssl.create_default_context()
             self._connection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=timeout_s, context=tls or ssl.create_default_context()
+                parts.hostname, parts.port, timeout=timeout_s, context=context
             )
         else:
             self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)

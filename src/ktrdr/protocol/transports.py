@@ -24,6 +24,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
+from ktrdr.protocol.tls_renewal import ClientTls
 
 __all__ = ["AiohttpTransport", "Answer", "AsgiTransport", "Network", "Transport", "address_allowed"]
 
@@ -139,7 +140,7 @@ class AiohttpTransport:
     kept_hosts
         None: half of what the process may open (its soft limit) at the first request.
     tls
-        For https URLs; None trusts what the system trusts.
+        For https URLs, asked before each request; None trusts what the system trusts.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class AiohttpTransport:
         networks: Sequence[Network] | None = None,
         *,
         kept_hosts: int | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self._networks = networks
         self._tls = tls
@@ -175,8 +176,10 @@ class AiohttpTransport:
             headers = {**(headers or {}), "connection": "close"}
         try:
             async with self._pool().request(
-                method, target, json=json, headers=headers, timeout=_timeout(timeout_s), allow_redirects=False
-            ) as response:
+                method, target,
+                json=json, headers=headers, timeout=_timeout(timeout_s), allow_redirects=False,
+                ssl=self._trusted(target),
+            ) as response:  # fmt: skip
                 body = await _read_capped(response, url)
                 return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -189,6 +192,12 @@ class AiohttpTransport:
             raise NoAnswer(f"{url} broke off the connection: {_reason(error)}.") from error
         finally:
             self._kept.end(host)
+
+    def _trusted(self, target: URL) -> ssl.SSLContext | bool:
+        """Connections are pooled by this, so none that was made with older files is taken for a new request."""
+        if self._tls is None or target.scheme != "https":
+            return True
+        return self._tls() or True
 
     def _host_allowed(self, host: str) -> bool:
         """Whether an address may be connected to; names are judged when they are resolved."""
@@ -206,7 +215,6 @@ class AiohttpTransport:
                 limit_per_host=16,
                 resolver=_Resolver(self._networks),
                 keepalive_timeout=_KEEPALIVE_S,
-                ssl=self._tls or True,
             )
             self._session = aiohttp.ClientSession(
                 connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()

@@ -31,6 +31,7 @@ from ktrdr.protocol.messages import (
     ReportResponse,
     StartJob,
 )
+from ktrdr.protocol.tls_renewal import connecting
 from ktrdr.protocol.transports import AiohttpTransport, Transport
 from ktrdr.tracing import Place, Span, Traces
 from ktrdr.workers.backend_link import BackendLink, Uploader
@@ -147,7 +148,7 @@ class WorkerAPIBase(ABC):
 
     def _make_link(self, transport: Transport | None, uploads: Uploader | None) -> BackendLink:
         settings, timeout_s = self.settings, self.settings.control.http_timeout_s
-        tls = settings.tls.client_context()
+        tls = connecting(settings.tls)
         files = CachedArtifacts(
             self._cache,
             ",".join(settings.api_urls),

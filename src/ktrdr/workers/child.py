@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import signal
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,8 @@ from ktrdr.operations.jsontext import plain_text
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.artifact_client import CachedArtifacts
 from ktrdr.protocol.specs import JobSpec, canonical_json
-from ktrdr.protocol.tls import client_context
+from ktrdr.protocol.tls import TlsSettings
+from ktrdr.protocol.tls_renewal import ClientTls, connecting
 from ktrdr.settings import CheckpointSettings
 from ktrdr.workers.checkpoints import CheckpointKeeper, JobIdentity
 from ktrdr.workers.runfolder import DISK_EXIT, Outcome, RunFolder, Ticket
@@ -59,7 +59,7 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     configure(_log_settings(ticket, token), force=True)
     _log.info("Operation %s, attempt %d: started", ticket.operation_id, ticket.attempt)
     cache = FileArtifactStore(Path(ticket.cache))
-    tls = client_context()
+    tls = connecting(TlsSettings.from_environment())
     artifacts = CachedArtifacts(
         cache, ticket.api_urls, token, attempts=8, tls=tls
     )  # outlasts a backend's restart
@@ -79,7 +79,7 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
 
 
 def _keeper(
-    ticket: Ticket, cache: FileArtifactStore, token: str | None, folder: RunFolder, tls: ssl.SSLContext | None
+    ticket: Ticket, cache: FileArtifactStore, token: str | None, folder: RunFolder, tls: ClientTls
 ) -> CheckpointKeeper:
     spec = _SPEC.validate_json(ticket.spec)
     return CheckpointKeeper(

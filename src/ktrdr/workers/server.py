@@ -20,6 +20,7 @@ from ktrdr.logs import about, configure
 from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
 from ktrdr.protocol.serving import PatientProtocol, serve_tls, trusts_a_proxy
+from ktrdr.protocol.tls_renewal import serving
 from ktrdr.tracing import traces_from_environment
 from ktrdr.workers.backtest_worker import BacktestWorker
 from ktrdr.workers.base import WorkerAPIBase
@@ -110,7 +111,7 @@ async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=2,
     )
-    serve_tls(config, worker.settings.tls.server_context())
+    serve_tls(config, serving(worker.settings.tls))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start-up lines say nothing new
     server = _Server(config)
     loop = asyncio.get_running_loop()
