@@ -45,7 +45,9 @@ class Company:
         self._backend = backend
         self._leadership = cluster.leadership
         self.bulletin = Bulletin(cluster.leadership.tell)
-        self.mirror = Mirror(backend.store, cluster.board, backend.registry, backend.clock)
+        self.mirror = Mirror(
+            backend.store, cluster.board, backend.registry, backend.clock, backend.operations.progress
+        )
         self._poster = Poster(
             cluster.board, backend.registry, backend.config.control.health_failures, self.bulletin.workers
         )
@@ -53,7 +55,7 @@ class Company:
             cluster.leadership,
             cluster.fence,
             take=self._take,
-            leave=backend.fleet.rest,
+            leave=self._leave,
             leading=self._leading,
             following=self._following,
         )
@@ -102,6 +104,10 @@ class Company:
     async def _take(self) -> None:
         self.mirror.active = False
         await self._backend.take_over()
+
+    async def _leave(self) -> None:
+        await self._backend.fleet.rest()
+        self._backend.dispatcher.rest()
 
     def _leading(self) -> list[Coroutine[Any, Any, None]]:
         return [*self._backend.leading(), self._poster.run(), self._look_for_work()]

@@ -94,6 +94,10 @@ class Dispatcher:
         """However it ended: its refusals are of no interest any more."""
         self._refusals.pop(operation_id, None)
 
+    def rest(self) -> None:
+        """Another backend dispatches from here on: what was refused is its affair, and its end is not heard of here."""
+        self._refusals.clear()
+
     async def run(self) -> None:
         """Serve wake-ups for ever; a failing pass is logged and tried again a second later."""
         try:

@@ -187,6 +187,7 @@ class HealthLoop:
         except Unavailable:
             leases.honour_all()
             raise
+        self._operations.progress.retain(live)
         for operation in leases.ended(live):
             assignment = operation.assignment
             if assignment is not None:

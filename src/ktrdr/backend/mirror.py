@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from ktrdr.backend.progress import ProgressReader
 from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import Unavailable
@@ -30,8 +31,16 @@ class Mirror:
     decision. What only talking to a worker tells (when it was probed, its memory) is not known here.
     """
 
-    def __init__(self, store: OperationStore, board: Board, registry: WorkerRegistry, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: OperationStore,
+        board: Board,
+        registry: WorkerRegistry,
+        clock: Clock,
+        progress: ProgressReader,
+    ) -> None:
         self._store, self._board, self._registry, self._clock = store, board, registry, clock
+        self._progress = progress
         self._stale = asyncio.Event()
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
@@ -69,6 +78,7 @@ class Mirror:
             states = await self._board.states()
             if self.active:  # else this backend began to lead meanwhile
                 self._show(records, live, states)
+                self._progress.retain(live)
                 self._looked_at = began
 
     def _show(

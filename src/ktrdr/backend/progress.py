@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class ProgressReader:
 
     However many clients poll, one request is under way to a worker, and none if the cached answer is younger than
     ``ttl_s``. At most ``remembered`` operations are known: a poll that began before an operation's end makes it known
-    again after its end, and nobody would forget it then.
+    again after its end, and an end that another backend recorded is not heard of here. :meth:`retain` forgets those.
 
     Within an attempt progress never goes back, not even over a restart of the backend or from one backend to another:
     ``keep`` puts it into the ledger before anybody is shown it. While it cannot, what the ledger has is shown.
@@ -98,6 +98,11 @@ class ProgressReader:
     def forget(self, operation_id: str) -> None:
         """The operation has ended; its record holds the last progress."""
         self._known.pop(operation_id, None)
+
+    def retain(self, live: Iterable[Operation]) -> None:
+        """Forget all but these, which are what the ledger says is running."""
+        names = {operation.operation_id for operation in live}
+        self._known = {name: entry for name, entry in self._known.items() if name in names}
 
     def _entry(self, operation: Operation) -> _Known:
         entry = self._known.get(operation.operation_id)

@@ -199,6 +199,27 @@ async def test_a_submission_at_a_follower_is_dispatched_by_the_leader(pair: Pair
     assert answer["status"] == "completed"
 
 
+async def test_who_leads_no_more_keeps_no_count_of_refusals(pair: Pair) -> None:
+    worker = await pair.a.join("w1")
+    worker.script.extend(["busy"] * 3)
+    name = await again(pair.a, pair)
+    dispatcher = pair.a.backend.dispatcher
+    await seen(_of(dispatcher), lambda found: found.refusals_of(name) == 3)
+    await pair.change_hands()
+    assert dispatcher.refusals_of(name) == 0
+
+
+async def test_a_follower_forgets_the_progress_of_what_ended_elsewhere(pair: Pair) -> None:
+    worker = await pair.a.join("w1")
+    name = await pair.a.submit()
+    await pair.b.until(name, "running")
+    progress = pair.b.backend.operations.progress
+    await progress.known([await pair.store.get(name)])
+    assert len(progress) == 1
+    await pair.a.deliver(worker, name)
+    await seen(_of(progress), lambda known: len(known) == 0)
+
+
 async def test_news_that_get_lost_delay_and_lose_nothing(pair: Pair) -> None:
     worker = await pair.a.join("w1")
     for plane in pair.planes.values():

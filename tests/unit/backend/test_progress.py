@@ -15,13 +15,13 @@ from ktrdr.testing.clock import FakeClock
 from ktrdr.testing.operations import operation_in
 
 
+async def keep(operation: Operation, progress: Progress) -> Operation:
+    return replace(operation, progress=progress)
+
+
 async def test_operations_that_ended_during_a_poll_are_forgotten_at_last() -> None:
     clock = FakeClock()
     registry = WorkerRegistry(clock, ControlSettings(), "0")
-
-    async def keep(operation: Operation, progress: Progress) -> Operation:
-        return replace(operation, progress=progress)
-
     fleet = Fleet(AsgiTransport({}), None, 1.0, 1.0)
     reader = ProgressReader(registry, fleet, clock, 1.0, keep, remembered=3)
     running = operation_in(OperationStatus.RUNNING)
@@ -31,3 +31,15 @@ async def test_operations_that_ended_during_a_poll_are_forgotten_at_last() -> No
     assert len(reader) == 3
     newest = replace(running, operation_id="op_9", progress=None)
     assert [view.items_done for view in await reader.known([newest])] == [9]
+
+
+async def test_only_what_runs_is_remembered() -> None:
+    clock = FakeClock()
+    registry = WorkerRegistry(clock, ControlSettings(), "0")
+    reader = ProgressReader(registry, Fleet(AsgiTransport({}), None, 1.0, 1.0), clock, 1.0, keep)
+    running = [replace(operation_in(OperationStatus.RUNNING), operation_id=f"op_{n}") for n in range(4)]
+    await reader.known([replace(operation, progress=Progress(5, 10)) for operation in running])
+    reader.retain(running[2:])
+    assert len(reader) == 2
+    forgotten = [replace(operation, progress=None) for operation in running]
+    assert [view.items_done for view in await reader.known(forgotten)] == [0, 0, 5, 5]
