@@ -13,7 +13,7 @@ from ktrdr.errors import Conflict, KtrdrError, NotFound, NotLeader, Unavailable
 from ktrdr.operations.board import SqlBoard, WorkerState
 from ktrdr.operations.events import Accepted, CancelRequested, Finished, Reported
 from ktrdr.operations.fence import Fence
-from ktrdr.operations.model import JobOutcome, OperationStatus
+from ktrdr.operations.model import JobOutcome, OperationStatus, OperationType
 from ktrdr.operations.progress import Progress
 from ktrdr.operations.sql import SqlStore
 from ktrdr.operations.store import Claim, OperationQuery
@@ -142,6 +142,7 @@ async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
         lambda: store.apply("op_a", assigned_to(), T0),
         lambda: store.save_worker(worker),
         lambda: store.delete_worker(worker.worker_id),
+        lambda: store.set_paused(list(OperationType), T0),
         lambda: SqlBoard(store).post([WorkerState(worker.worker_id)]),
     )
     fence.epoch = term(postgres, database)
@@ -158,6 +159,7 @@ async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
                 await change()
     assert (await store.get("op_a")).attempt == 0
     assert await store.workers() == (worker,)
+    assert await store.paused() == {}
     assert (await store.submit(a_submission("op_b"), T0)).operation_id == "op_b"
     cancelled = await store.apply("op_b", CancelRequested(), T0)
     assert cancelled.operation.status is OperationStatus.CANCELLED, "what any backend may do goes on"

@@ -234,7 +234,7 @@ class SqlStore(OperationStore):
     async def set_paused(
         self, types: Collection[OperationType], since: datetime | None
     ) -> Mapping[OperationType, datetime]:
-        return await self._write(partial(write_pauses, types=types, since=since))
+        return await self.write(partial(write_pauses, types=types, since=since), guarded=True)
 
     async def close(self) -> None:
         """Finish what was handed in, then close the file. Idempotent."""
