@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+from ktrdr.backend.cluster import Cluster
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.orchestrator import Resources, ServiceOrchestrator, Work
 from ktrdr.backend.problems import problem_of
@@ -24,19 +25,21 @@ from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraini
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.protocol.transports import Answer
 from ktrdr.settings import ControlSettings
-from simulation.disk import Disk
+from simulation.backends import Common
+from simulation.election import SimulatedBoard
 from simulation.laws import Laws
-from simulation.ledger import Connection, Trouble
+from simulation.ledger import Connection
 from simulation.network import Message, Network, SimulatedTransport
 from simulation.plan import Weather
 from simulation.trace import Trace
-from simulation.virtual_time import Process, SimulatedClock
+from simulation.virtual_time import Process, SimulatedClock, VirtualLoop
 
 __all__ = ["URL", "BackendMachine"]
 
 URL = "http://backend"
 _DIGEST = "a" * 64
 _HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+_A_MOMENT_S = 1.0  # in which a backend that was told that it leads no more comes to rest
 R = TypeVar("R", StartBacktest, StartTraining)
 
 
@@ -74,6 +77,8 @@ class BackendMachine:
 
     def __init__(
         self,
+        url: str,
+        common: Common,
         home: Path,
         control: ControlSettings,
         network: Network,
@@ -82,7 +87,7 @@ class BackendMachine:
         random: Random,
         weather: Weather,
     ) -> None:
-        self.control = control
+        self.url, self.name, self.control = url, url.removeprefix("http://"), control
         self._config = BackendConfig(
             home=home,
             control=control,
@@ -92,23 +97,22 @@ class BackendMachine:
         )
         self._network, self._trace, self._laws, self._random = network, trace, laws, random
         self.weather = weather
-        self.disk = Disk(laws, control.max_failures)
-        self.trouble = Trouble()
+        self._common = common
+        self.disk, self.trouble, self._election = common.disk, common.trouble, common.election
+        self.seat = common.seat(self.name, trace, laws)
         self.clock = SimulatedClock(asyncio.get_running_loop())
         self.armed_answer = False  # the next start request that a worker answers kills the backend
         self.process: Process | None = None
         self.backend: Backend
         self.restart_after: Callable[[], None] = lambda: None
-        self.out_of_use: set[str] = set()  # drained, as the operator was told
-        self.paused_types: set[OperationType] = set()  # as a backend acknowledged
+        self.out_of_use, self.paused_types = common.out_of_use, common.paused_types
         self.started_at = 0.0
-        self._lifts = 0
         self._ready = asyncio.Event()
         self._probe_failures: Counter[str] = Counter()
         laws.leases_safe_until = self._leases_safe_until
         laws.ledger_served_since = lambda: self.trouble.failed_at
         laws.find = self.disk.operations.get
-        network.endpoints[URL] = self
+        network.endpoints[url] = self
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -116,24 +120,31 @@ class BackendMachine:
         """A new process; until it has read the ledger it takes no connections."""
         if self.process is not None:
             return
-        process = Process("backend")
+        process = Process(self.name)
         self.process = process
         self.started_at = self._trace.now()
         self._probe_failures.clear()
         self._ready = asyncio.Event()
         transport = SimulatedTransport(
-            self._network, URL, process, on_send=self._sends, on_outcome=self._outcome
+            self._network, self.url, process, on_send=self._sends, on_outcome=self._outcome
         )
         self.store = Connection(
             self.disk, process, self._trace, self._random, self.weather, self.trouble, self._crash_at
         )
         self.store.on_assign = self._assigns
         self.store.on_forget = self.out_of_use.discard  # the mark goes with the worker
-        self._trace.tell("backend starts")
-        process.spawn(self._boot(transport))
+        self._trace.tell(f"{self.name} starts")
+        cluster = None
+        if self.seat is not None:
+            self.seat.begin()
+            self.seat.leadership.weather, self.store.seat = self.weather, self.seat
+            cluster = Cluster(self.seat.leadership, SimulatedBoard(self.seat, process), self.seat.fence)
+        process.spawn(self._boot(transport, cluster))
 
-    async def _boot(self, transport: SimulatedTransport) -> None:
-        parts = Parts(store=self.store, transport=transport, clock=self.clock, random=self._random)
+    async def _boot(self, transport: SimulatedTransport, cluster: Cluster | None) -> None:
+        parts = Parts(
+            store=self.store, transport=transport, clock=self.clock, random=self._random, cluster=cluster
+        )
         backend = Backend(self._config, parts)
         self.backend = backend
         use = Resources(
@@ -156,9 +167,12 @@ class BackendMachine:
         """``kill -9``, and somebody starts it again."""
         if self.process is None:
             return
-        self._trace.fault(fault, "the backend is killed", operation_id)
+        self._trace.fault(fault, f"{self.name} is killed", operation_id)
         process, self.process = self.process, None
+        process.thaw(cast("VirtualLoop", asyncio.get_running_loop()))
         process.kill()
+        if self.seat is not None:
+            self.seat.election.killed(self.seat.leadership)
         self.restart_after()
 
     def _crash_at(self, fault: str, about: str) -> None:
@@ -166,7 +180,8 @@ class BackendMachine:
 
     def _leases_safe_until(self) -> float:
         """Before this no lease may end."""
-        return self.started_at + self.control.lease_s
+        began = self.started_at if self._election is None else self._election.granted_at
+        return began + self.control.lease_s
 
     @property
     def ready(self) -> bool:
@@ -177,6 +192,8 @@ class BackendMachine:
 
     def _assigns(self, operation_id: str, event: Assigned) -> None:
         """The backend has chosen a worker: it must be one that takes work."""
+        if self.seat is not None and not self.seat.leads:
+            return  # the fence will refuse it
         law, worker = "no dispatch to dead or draining workers", self.backend.registry.find(event.worker_id)
         if worker is None:
             self._laws.broken(law, f"{event.worker_id} is not registered", operation_id)
@@ -241,6 +258,15 @@ class BackendMachine:
         self._laws.demand(
             recorded, "assigned before dispatched", f"attempt {body['attempt']}", body["task_id"]
         )
+        self._laws.dispatched(body["task_id"], body["attempt"], message.url)
+        if self.seat is not None:
+            since = self.seat.told_otherwise_at
+            self._laws.demand(
+                since is None or self._trace.now() - since < _A_MOMENT_S,
+                "who does not lead dispatches nothing",
+                f"{self.name} knows since {since}",
+                body["task_id"],
+            )
         message.hooks.append(lambda: self._answer_arrives(body["task_id"]))
 
     def _answer_arrives(self, operation_id: str) -> None:
@@ -251,7 +277,8 @@ class BackendMachine:
     def _outcome(self, message: Message, status: int | None) -> None:
         if message.path == "/health":
             self._probe_failures[message.url] = 0 if status == 200 else self._probe_failures[message.url] + 1
-            if status == 200 and message.vouches is not None:
+            heard = status == 200 and (self.seat is None or self.seat.leads)
+            if heard and message.vouches is not None:
                 self._laws.vouch(*message.vouches)
 
     # --- what comes in ------------------------------------------------------------------------------------------
@@ -267,6 +294,8 @@ class BackendMachine:
     async def _route(self, message: Message) -> Answer:
         parts = message.path.partition("?")[0].split("/")[3:]  # after /api/v1
         backend, method = self.backend, message.method
+        if (parts[0] == "workers" and method != "GET") or parts[0] == "queue":
+            backend.must_lead()
         match method, *parts:
             case "POST", "workers", "register":
                 return _answer(
@@ -298,12 +327,12 @@ class BackendMachine:
         pauses = self.backend.operations.pauses
         types = tuple(OperationType) if change.operation_type is None else (change.operation_type,)
         if verb == "pause":
-            lifts = self._lifts
+            lifts = self._common.lifts
             await pauses.pause(types)
-            if lifts == self._lifts:  # else somebody asked for the opposite meanwhile
+            if lifts == self._common.lifts:  # else somebody asked for the opposite meanwhile
                 self.paused_types.update(types)
         else:
-            self._lifts += 1
+            self._common.lifts += 1
             self.paused_types.difference_update(types)
             await pauses.lift(types)
             self.backend.dispatcher.wake()
@@ -311,6 +340,8 @@ class BackendMachine:
 
     async def _submit(self, kind: str, message: Message) -> Answer:
         key = message.headers["idempotency-key"]
+        if not self.backend.leads:
+            self._trace.situations["submitted to a follower"] += 1
         if kind == "backtests":
             operation = await self._backtests.submit(StartBacktest.model_validate(message.json), key)
         else:
@@ -331,6 +362,8 @@ class BackendMachine:
         Where a commit's outcome was unknown, the worker's next word puts it right; ``strict``: it must have by now.
         """
         if not self.ready or self.store.in_flight:
+            return
+        if self.seat is not None and not (self.seat.leads and self.backend.leads):
             return
         held = Counter(w.current_operation_id for w in self.backend.registry if w.current_operation_id)
         index = self.backend.registry._turns._held

@@ -8,7 +8,7 @@ from ktrdr.backend.registry import WORKER_TYPE, WorkerEndpoint
 from ktrdr.operations.model import Operation, OperationType
 from ktrdr.settings import ControlSettings
 from ktrdr.workers.outbox import entry_key
-from simulation.backend import BackendMachine
+from simulation.backends import Backends
 from simulation.laws import Laws
 from simulation.plan import Weather
 from simulation.worker import SimulatedWorker
@@ -28,7 +28,7 @@ class Deadlines:
         self,
         laws: Laws,
         control: ControlSettings,
-        machine: BackendMachine,
+        machine: Backends,
         workers: Sequence[SimulatedWorker],
     ) -> None:
         self._laws, self._control, self._machine, self._workers = laws, control, machine, workers

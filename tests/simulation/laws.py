@@ -74,6 +74,9 @@ class Laws:
         self.ledger_served_since: Callable[[], float] = lambda: 0.0
         self.leases_safe_until: Callable[[], float] = lambda: 0.0
         self.keys: dict[str, str] = {}
+        self._sent: dict[
+            str, tuple[int, str]
+        ] = {}  # operation: the newest attempt that a worker heard of, and where
         self.find: Callable[[str], Operation | None] = lambda _: None
 
     def broken(self, law: str, message: str, operation_id: str | None = None) -> None:
@@ -125,6 +128,7 @@ class Laws:
     def _forget(self, ended: Operation) -> None:
         """Nothing is asked about its attempts any more; a million of them are too many to keep."""
         self._renewed.pop(ended.operation_id, None)
+        self._sent.pop(ended.operation_id, None)
         for attempt in range(ended.attempt + 1):
             self.begun.pop((ended.operation_id, attempt), None)
             self.vouched.pop((ended.operation_id, attempt), None)
@@ -302,6 +306,18 @@ class Laws:
         if operation_id in self.quiet and record is not None and record.attempt == attempt:
             del self.quiet[operation_id]
             self.quiet[operation_id] = now
+
+    def dispatched(self, operation_id: str, attempt: int, where: str) -> None:
+        """A worker is told to start an attempt; it may be told again, another may not."""
+        newest, there = self._sent.get(operation_id, (0, where))
+        if attempt >= newest:
+            self._sent[operation_id] = attempt, where
+        self.demand(
+            attempt != newest or where == there,
+            "an attempt goes to one worker",
+            f"attempt {attempt} went to {there} and goes to {where}",
+            operation_id,
+        )
 
     # --- what somebody was told ---------------------------------------------------------------------------------
 

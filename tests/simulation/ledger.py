@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ktrdr.errors import Unavailable
 from ktrdr.operations.access import AccessLedger
 from ktrdr.operations.events import Assigned, Event
+from ktrdr.operations.fence import Fence
 from ktrdr.operations.machine import Transition, new_operation
 from ktrdr.operations.model import (
     ModelRecord,
@@ -26,6 +27,9 @@ from simulation.disk import Disk
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
+
+if TYPE_CHECKING:
+    from simulation.election import Seat
 
 __all__ = ["Connection", "Trouble"]
 
@@ -60,6 +64,7 @@ class Connection(OperationStore):
         self._disk, self._process, self._trace, self._random = disk, process, trace, random
         self._weather, self._trouble, self._crash = weather, trouble, crash
         self._free_at = 0.0
+        self.seat: Seat | None = None  # in the election, where several backends share the disk
         self.in_flight = 0
         self.on_assign: Callable[[str, Assigned], None] | None = None
         self.on_forget: Callable[[str], None] | None = None
@@ -77,11 +82,14 @@ class Connection(OperationStore):
         *,
         arms: bool = False,
         reserved: Sequence[str] = (),
+        guarded: bool = False,
     ) -> Any:
+        """``guarded``: only the leader may, where there are several."""
         self._process.check()
         loop, random = asyncio.get_running_loop(), self._random
         self.in_flight += 1
         try:
+            await self._reach(reserved)
             now = loop.time()
             if now < self._trouble.busy_until:
                 await asyncio.sleep(random.uniform(0.0, 0.5))
@@ -98,6 +106,8 @@ class Connection(OperationStore):
             self._free_at = max(now + takes, self._free_at + 1e-5)
             await asyncio.sleep(self._free_at - now)
             self._process.check()
+            if guarded and self.seat is not None:
+                self.seat.admit(name, about)
             if arms and self._trouble.armed == "before":
                 self._trouble.armed = None
                 self._crash("backend crash before commit", about or "")
@@ -114,7 +124,8 @@ class Connection(OperationStore):
                 self._trouble.armed = None
                 self._crash("backend crash after commit before dispatch", about or "")
                 self._process.check()
-            if unknown:
+            if unknown or (self.seat is not None and self.seat.is_cut):
+                self._trouble.failed_at = loop.time()
                 self._trouble.doubtful.update(reserved or [about or ""])
                 self._trace.fault("commit unknown: done", name, about)
                 raise Unavailable("The connection to the ledger broke off during the commit.")
@@ -124,10 +135,19 @@ class Connection(OperationStore):
         finally:
             self.in_flight -= 1
 
+    async def _reach(self, reserved: Sequence[str] = ()) -> None:
+        """Raise Unavailable if this backend is cut off from the ledger."""
+        if self.seat is None or not self.seat.is_cut:
+            return
+        self._trouble.doubtful.update(reserved)
+        self._trouble.failed_at = asyncio.get_running_loop().time()
+        await self.seat.reach()
+
     async def _read(self, work: Callable[[], Any]) -> Any:
         self._process.check()
         self.in_flight += 1
         try:
+            await self._reach()
             await asyncio.sleep(0)
             self._process.check()
             result = await work()
@@ -153,6 +173,7 @@ class Connection(OperationStore):
             new.operation_id,
             arms=assign is not None,
             reserved=[new.operation_id] if assign is not None else [],
+            guarded=assign is not None,
         )
         return result
 
@@ -167,6 +188,7 @@ class Connection(OperationStore):
             names[0] if names else None,
             arms=True,
             reserved=names,
+            guarded=True,
         )
         return result
 
@@ -176,10 +198,16 @@ class Connection(OperationStore):
         assigns = isinstance(event, Assigned)
         if assigns and self.on_assign is not None:
             self.on_assign(operation_id, event)
-        name = type(event).__name__
+        name, guarded = type(event).__name__, Fence.guards(event)
         result: Transition = await self._write(
-            name, lambda: self._disk.apply(operation_id, event, now, model=model), operation_id, arms=assigns
+            name,
+            lambda: self._disk.apply(operation_id, event, now, model=model),
+            operation_id,
+            arms=assigns,
+            guarded=guarded,
         )
+        if not guarded and self.seat is not None and not self.seat.leads:
+            self._trouble.doubtful.add(operation_id)  # the leader learns of it a little later
         return result
 
     async def get(self, operation_id: str) -> Operation:
@@ -218,12 +246,16 @@ class Connection(OperationStore):
         return result
 
     async def save_worker(self, worker: WorkerRecord) -> None:
-        await self._write(f"save worker {worker.worker_id}", lambda: self._disk.save_worker(worker), None)
+        await self._write(
+            f"save worker {worker.worker_id}", lambda: self._disk.save_worker(worker), None, guarded=True
+        )
 
     async def delete_worker(self, worker_id: str) -> None:
         if self.on_forget is not None:
             self.on_forget(worker_id)
-        await self._write(f"delete worker {worker_id}", lambda: self._disk.delete_worker(worker_id), None)
+        await self._write(
+            f"delete worker {worker_id}", lambda: self._disk.delete_worker(worker_id), None, guarded=True
+        )
 
     async def workers(self) -> Sequence[WorkerRecord]:
         return await self._read(self._disk.workers)
@@ -248,7 +280,7 @@ class Connection(OperationStore):
         self, types: Collection[OperationType], since: datetime | None
     ) -> Mapping[OperationType, datetime]:
         result: Mapping[OperationType, datetime] = await self._write(
-            "set paused", lambda: self._disk.set_paused(types, since), None
+            "set paused", lambda: self._disk.set_paused(types, since), None, guarded=True
         )
         return result
 

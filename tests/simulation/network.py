@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -71,6 +72,7 @@ class Network:
         self.cut: Counter[tuple[str, str]] = Counter()  # (from, to) machine urls that are cut off, one way
         self._sent: Counter[tuple[str, str]] = Counter()
         self._arrived: dict[tuple[str, str], int] = {}
+        self._wire = Context()  # nobody's: what is on its way arrives whatever becomes of its sender
 
     def send(self, message: Message, timeout_s: float) -> None:
         """Put it on the wire."""
@@ -82,7 +84,8 @@ class Network:
         if self.cut[link]:
             self._trace.fault(_direction(link), f"{message.method} {message.path}", message.about)
             if random.random() < 0.5:  # no connection, so nothing left; else an old connection swallowed it
-                loop.call_later(timeout_s * 0.9, _fail, message.answer, f"no route to {message.url}")
+                why = f"no route to {message.url}"
+                loop.call_later(timeout_s * 0.9, _fail, message.answer, why, context=self._wire)
             return
         if random.random() < weather.drop:
             self._trace.fault("drop request", f"{message.method} {message.path}", message.about)
@@ -92,7 +95,7 @@ class Network:
             self._trace.fault("delay", f"{message.method} {message.path} by {latency:.3f} s", message.about)
         elif random.random() < weather.hold:
             latency += random.uniform(0.0, 1.0)
-        loop.call_later(latency, self._arrive, message)
+        loop.call_later(latency, self._arrive, message, context=self._wire)
         if random.random() < weather.duplicate:
             late = random.random() < 0.4
             after = random.uniform(60.0, 300.0) if late else random.uniform(0.0, 3.0)
@@ -108,12 +111,13 @@ class Network:
                 message.number,
                 None,
             )
-            loop.call_later(latency + after, self._arrive, twin)
+            loop.call_later(latency + after, self._arrive, twin, context=self._wire)
 
-    def forget(self, url: str) -> None:
+    def forget(self, url: str, doors: Sequence[str]) -> None:
         """Somebody has left who sends nothing any more."""
         for links in (self._sent, self._arrived):
-            links.pop((url, _BACKEND), None)
+            for door in doors:
+                links.pop((url, door), None)
 
     def _arrive(self, message: Message) -> None:
         endpoint = self.endpoints.get(message.url)
@@ -130,7 +134,7 @@ class Network:
             self._sends_back(message, endpoint.process.do(at_once, message))
             return
         task = endpoint.process.spawn(self._handled(endpoint, message))
-        task.add_done_callback(partial(self._answered, message))
+        task.add_done_callback(partial(self._answered, message), context=self._wire)
 
     def _tell(self, message: Message) -> None:
         self._trace.tell(f"{message.sender} -> {message.url} {message.method} {message.path}", message.about)
@@ -165,11 +169,11 @@ class Network:
         latency = random.uniform(0.001, 0.01)
         if random.random() < self.weather.hold:
             latency += random.uniform(0.0, 1.0)
-        asyncio.get_running_loop().call_later(latency, _give, message.answer, answer)
+        asyncio.get_running_loop().call_later(latency, _give, message.answer, answer, context=self._wire)
 
 
 def _direction(link: tuple[str, str]) -> str:
-    return "partition to backend" if link[1] == _BACKEND else "partition to worker"
+    return "partition to backend" if link[1].startswith(_BACKEND) else "partition to worker"
 
 
 def _fail(answer: asyncio.Future[Answer] | None, why: str) -> None:

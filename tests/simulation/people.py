@@ -11,7 +11,8 @@ from ktrdr.errors import InvalidInput, ServerUnreachable
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.requests import OperationStarted
 from ktrdr.protocol.transports import Answer
-from simulation.backend import URL, BackendMachine, view_of
+from simulation.backend import view_of
+from simulation.backends import Backends
 from simulation.laws import Laws
 from simulation.network import Network, SimulatedTransport
 from simulation.plan import Weather
@@ -21,22 +22,24 @@ from simulation.worker import SimulatedWorker
 
 __all__ = ["Client", "Operator"]
 
-_API = f"{URL}/api/v1"
 _LATEST_DUPLICATE_S = 330.0
+_TWICE = 0.15  # of the submissions, where there are several backends
 _DUTIES = ("drain", "drain newcomer", "forget", "stop", "hurry")
 _CHIEFS_DUTIES = (*_DUTIES, "pause")
 
 
 class _Person:
-    def __init__(self, name: str, network: Network, random: Random) -> None:
-        self.name, self.random = name, random
+    def __init__(self, name: str, network: Network, random: Random, doors: Sequence[str]) -> None:
+        self.name, self.random, self._doors = name, random, doors
         self._transport = SimulatedTransport(network, f"http://{name}", Process(name))
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
-        """The answer; None if there was none, whatever became of the request."""
+        """The answer; None if there was none, whatever became of the request. Any backend may be asked."""
+        door = self.random.choice(self._doors) if len(self._doors) > 1 else self._doors[0]
+        url = f"{door}/api/v1{path}"
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            return await self._transport.request(method, _API + path, json=body, headers=sent, timeout_s=15.0)
+            return await self._transport.request(method, url, json=body, headers=sent, timeout_s=15.0)
         except ServerUnreachable:
             return None
 
@@ -54,8 +57,10 @@ class _Person:
 class Client(_Person):
     """Sees one operation through, from the submission to its end; perhaps cancels it."""
 
-    def __init__(self, number: int, network: Network, random: Random, laws: Laws) -> None:
-        super().__init__(f"client-{number}", network, random)
+    def __init__(
+        self, number: int, network: Network, random: Random, laws: Laws, doors: Sequence[str]
+    ) -> None:
+        super().__init__(f"client-{number}", network, random, doors)
         self._key, self._laws = f"key-{number}", laws
         self._strategy = f"s{number % 5_000}"  # specs are stored once
         self._kind = "backtests" if random.random() < 0.6 else "trainings"
@@ -85,11 +90,16 @@ class Client(_Person):
 
     async def _submit(self) -> None:
         body = {"strategy_name": self._strategy, "priority": self.random.choice((0, 0, 0, 5))}
-        answer = await self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key)
-        if answer.status != 202:
-            raise InvalidInput(f"{self._key}: {answer.status} {answer.body!r}")
-        self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
-        self._laws.told_submitted(self._key, self.operation_id)
+        times = 2 if len(self._doors) > 1 and self.random.random() < _TWICE else 1
+        asking = (self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key),)
+        if times > 1:  # most often at two backends
+            again = self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key)
+            asking = (*asking, again)
+        for answer in await asyncio.gather(*asking):
+            if answer.status != 202:
+                raise InvalidInput(f"{self._key}: {answer.status} {answer.body!r}")
+            self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
+            self._laws.told_submitted(self._key, self.operation_id)
 
     async def _ended(self) -> bool:
         answer = await self.ask("GET", f"/operations/{self.operation_id}")
@@ -114,14 +124,14 @@ class Operator(_Person):
         self,
         network: Network,
         random: Random,
-        machine: BackendMachine,
+        machine: Backends,
         trace: Trace,
         workers: Sequence[SimulatedWorker],
         laws: Laws,
         *,
         chief: bool,
     ) -> None:
-        super().__init__("operator", network, random)
+        super().__init__("operator", network, random, machine.urls)
         self._chief = chief
         self._machine, self._trace, self._workers, self._laws = machine, trace, workers, laws
         self.at_home = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from random import Random
 
-__all__ = ["FAULTS", "SITUATIONS", "Size", "Weather"]
+__all__ = ["FAULTS", "SITUATIONS", "WITH_SEVERAL", "Size", "Weather"]
 
 FAULTS = (
     "drop request",
@@ -62,6 +62,15 @@ SITUATIONS = (
     "end acknowledged while it is reported",
 )
 
+WITH_SEVERAL = (
+    "backend freeze",
+    "ledger cut off",
+    "leader changed",
+    "old leader's write refused",
+    "submitted to a follower",
+)
+"""Faults and situations that must occur, too, in a run some of whose seeds have several backends."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
@@ -71,6 +80,7 @@ class Size:
     operations: int = 240
     chaos_s: float = 750.0
     heal_s: float = 3600.0
+    backends: int | None = None  # None: as many as the seed has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +99,8 @@ class Weather:
     store_trouble_every_s: float = 75.0
     commit_unknown: float = 0.008
     clock_jump_every_s: float = 90.0
+    backend_freeze_every_s: float = 100.0  # this and the next where there are several backends
+    ledger_cut_every_s: float = 120.0
 
     @classmethod
     def of(cls, seed: int) -> Weather:
@@ -119,6 +131,8 @@ class Weather:
             store_trouble_every_s=never,
             commit_unknown=0.0,
             clock_jump_every_s=never,
+            backend_freeze_every_s=never,
+            ledger_cut_every_s=never,
         )
 
 

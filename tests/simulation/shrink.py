@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
+from simulation.backends import backends_of
 from simulation.plan import Size, Weather
 from simulation.world import Report
 
@@ -33,6 +34,7 @@ class Plan:
     def __str__(self) -> str:
         size = self.size
         words = f"--seeds {self.seed} --workers {size.workers} --operations {size.operations} --chaos-s {size.chaos_s:g}"
+        words += "" if size.backends is None else f" --backends {size.backends}"
         return f"{words} --without {','.join(self.without)}" if self.without else words
 
 
@@ -68,6 +70,8 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     for share in (8, 2):
         if size.workers // share >= _FEWEST_WORKERS:
             yield replace(plan, size=replace(size, workers=size.workers // share))
+    if (size.backends or backends_of(plan.seed)) > 1:
+        yield replace(plan, size=replace(size, backends=1))
     present = [name for name in _FAULTS if name not in plan.without]
     for half in (present[: len(present) // 2], present[len(present) // 2 :]):
         if len(half) > 1:

@@ -43,7 +43,7 @@ def test_no_bug_of_that_name_is_no_success(capsys: pytest.CaptureFixture[str]) -
 
 def report_of(plan: Plan, violation: Violation | None) -> Report:
     nothing: Counter[str] = Counter()
-    return Report(plan.seed, 0, plan.size.operations, "", 0.0, nothing, nothing, nothing, violation)
+    return Report(plan.seed, 0, plan.size.operations, "", 0.0, nothing, nothing, nothing, violation=violation)
 
 
 def test_a_run_shrinks_to_what_the_violation_needs() -> None:
@@ -61,6 +61,7 @@ def test_a_run_shrinks_to_what_the_violation_needs() -> None:
     assert "drop" not in small.without
     assert "delay" in small.without
     assert str(small).startswith("--seeds 7 --workers 4 --operations 10 ")
+    assert " --backends 1 " in str(small), "this seed has three of its own"
 
 
 def test_shrinking_ends_in_time() -> None:

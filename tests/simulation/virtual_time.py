@@ -70,6 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._timers: list[tuple[float, int, _Due]] = []
         self._made = 0
+        self.frozen: dict[Process | None, list[_Due]] = {}  # what became due of whom meanwhile
         super().__init__(_NothingToWaitFor())
         self._ready: deque[_Due]
         self._stopping: bool
@@ -100,7 +101,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         """Turns of asyncio's loop, without files and threads: the hottest place of a simulation."""
-        ready, timers = self._ready, self._timers
+        ready, timers, frozen = self._ready, self._timers, self.frozen
         while not self._stopping:
             while not ready:
                 if not timers:
@@ -115,6 +116,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             for _ in range(len(ready)):
                 handle = ready.popleft()
                 if handle._cancelled:
+                    continue
+                if frozen and (held := frozen.get(handle._context.get(_OWNER))) is not None:
+                    held.append(handle)
                     continue
                 try:
                     handle._context.run(handle._callback, *handle._args)
@@ -169,6 +173,14 @@ class Process:
             return asyncio.get_running_loop().create_task(work)
         finally:
             _OWNER.reset(token)
+
+    def freeze(self, loop: VirtualLoop) -> None:
+        """As ``SIGSTOP``: whatever becomes due for it waits, whatever comes for it too."""
+        loop.frozen.setdefault(self, [])
+
+    def thaw(self, loop: VirtualLoop) -> None:
+        """As ``SIGCONT``: everything that waited happens at once, in its order."""
+        loop._ready.extend(loop.frozen.pop(self, ()))
 
     def kill(self) -> None:
         """As ``kill -9``: nothing of it has an effect any more, because ways out look at ``alive``."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from simulation.backend import URL, BackendMachine
+from simulation.backends import Backends
 from simulation.network import Network
 from simulation.plan import Weather
 from simulation.trace import Trace
@@ -27,7 +27,7 @@ class Storm:
         seed: str,
         weather: Weather,
         network: Network,
-        machine: BackendMachine,
+        machine: Backends,
         workers: Sequence[SimulatedWorker],
         trace: Trace,
     ) -> None:
@@ -49,6 +49,11 @@ class Storm:
             ("store", w.store_trouble_every_s, self._store),
             ("clock", w.clock_jump_every_s, self._clock),
         )
+        if self._machine.several:
+            of_the_backend += (
+                ("freeze", w.backend_freeze_every_s, self._machine.freeze_one),
+                ("cut", w.ledger_cut_every_s, self._machine.cut_one),
+            )
         loops = [(f"{kind[0]}/{n}", *kind[1:]) for kind in of_workers for n in range(self._shares)]
         for name, every_s, fault in (*loops, *of_the_backend):
             self._tasks.append(
@@ -68,19 +73,22 @@ class Storm:
         self._network.cut.clear()
         trouble = self._machine.trouble
         trouble.busy_until = trouble.slow_until = 0.0
-        trouble.armed, self._machine.armed_answer = None, False
+        trouble.armed = None
         for worker in self._workers:
             worker.rough = False
             worker.thaw()
             if worker.process is None:
                 worker.start()
-        self._machine.start()
+        self._machine.heal()
         self._trace.tell("everything heals")
 
     async def _partition(self, random: Random) -> None:
         worker = random.choice(self._workers)
-        link = (URL, worker.url) if random.random() < 0.5 else (worker.url, URL)
-        links = [link] if random.random() < 0.7 else [(URL, worker.url), (worker.url, URL)]
+        outwards, one_way = random.random() < 0.5, random.random() < 0.7
+        links = []
+        for url in self._machine.way(random):
+            there, back = (url, worker.url), (worker.url, url)
+            links += [there if outwards else back] if one_way else [there, back]
         for one in links:
             self._network.cut[one] += 1
         await asyncio.sleep(random.uniform(*random.choice(_PARTITION_S)))
@@ -110,12 +118,12 @@ class Storm:
         worker.thaw()
 
     async def _backend(self, random: Random) -> None:
-        self._machine.crash("backend crash")
+        self._machine.some(random).crash("backend crash")
 
     async def _arm(self, random: Random) -> None:
         where = random.choice(("before", "after", "answer"))
         if where == "answer":
-            self._machine.armed_answer = True
+            self._machine.arm_answer()
         else:
             self._machine.trouble.armed = where
 
@@ -133,4 +141,4 @@ class Storm:
             seconds = -seconds
         else:
             self._trace.fault("clock jump forward", f"{seconds:.3f} s")
-        self._machine.clock.jump(seconds)
+        self._machine.some(random).clock.jump(seconds)

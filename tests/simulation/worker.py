@@ -125,7 +125,9 @@ class SimulatedWorker:
         laws: Laws,
         *,
         gpu: bool,
+        doors: tuple[str, ...] = ("http://backend",),
     ) -> None:
+        self._doors = doors
         self.worker_id, self.worker_type, self.gpu = worker_id, worker_type, gpu
         self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
         self._network, self._trace, self._random = network, trace, random
@@ -149,7 +151,7 @@ class SimulatedWorker:
         self._begun: dict[str, int] = {}  # operation: newest attempt
         clock = SimulatedClock(asyncio.get_running_loop())
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
-        link = _Link(transport, ("http://backend",), token=None, timeout_s=10.0, uploads=_Uploads())
+        link = _Link(transport, self._doors, token=None, timeout_s=10.0, uploads=_Uploads())
         self._registration = Registration(
             link, request=self._introduction, accept=self._accepted, clock=clock, random=self._random
         )

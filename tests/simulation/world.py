@@ -8,7 +8,9 @@ import logging
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +18,8 @@ from typing import Any
 from ktrdr.errors import KtrdrError, Unavailable
 from ktrdr.operations.model import OperationStatus, OperationType, WorkerType
 from ktrdr.settings import ControlSettings
-from simulation.backend import BackendMachine
+from simulation.backend import URL, BackendMachine
+from simulation.backends import Backends, Common, backends_of
 from simulation.deadlines import Deadlines
 from simulation.laws import Laws
 from simulation.network import Network
@@ -46,6 +49,7 @@ class Report:
     faults: Counter[str]
     situations: Counter[str]
     outcomes: Counter[str]
+    backends: int = 1
     violation: Violation | None = None
     story: list[str] = field(default_factory=list)
 
@@ -101,6 +105,7 @@ class _World:
 
     def __init__(self, seed: int, home: Path, size: Size, weather: Weather, loop: VirtualLoop) -> None:
         self._seed, self._home, self._size, self._weather, self._loop = seed, home, size, weather, loop
+        self.backends = size.backends or backends_of(seed)
         self._trace = Trace(loop.time)
         self._broken: asyncio.Future[None] = loop.create_future()
         self._control = ControlSettings()
@@ -142,15 +147,10 @@ class _World:
     async def _live(self) -> None:
         size, trace = self._size, self._trace
         network = self._network = Network(trace, self._random("network"), self._weather)
-        machine = BackendMachine(
-            self._home, self._control, network, trace, self._laws, self._random("backend"), self._weather
-        )
-        self._machine = machine
-        restart = self._random("restart")
-        machine.restart_after = lambda: void(self._loop.call_later(restart.uniform(0.2, 20.0), machine.start))
+        self._machine = machine = self._backends(network)
         machine.start()
         await asyncio.sleep(0.5)
-        model = machine.backend.artifacts.put(b"a model")
+        model = machine.leader.backend.artifacts.put(b"a model")
         self._workers = workers = [self._worker(number, network, model) for number in range(size.workers)]
         self._deadlines = Deadlines(self._laws, self._control, machine, workers)
         for worker in workers:
@@ -188,6 +188,32 @@ class _World:
         await self._unless_broken(asyncio.sleep(0))
         self._final_audit()
 
+    def _backends(self, network: Network) -> Backends:
+        """The backend, or all of them."""
+        count, restart = self.backends, self._random("restart")
+        common = Common.of(count, self._control, self._trace, self._laws, self._random)
+        machines = []
+        for number in range(count):
+            name = "backend" if number == 0 else f"backend-{number}"
+            random, url = self._random(name), f"{URL}{name.removeprefix('backend')}"
+            machine = BackendMachine(
+                url,
+                common,
+                self._home,
+                self._control,
+                network,
+                self._trace,
+                self._laws,
+                random,
+                self._weather,
+            )
+            machine.restart_after = partial(self._restart, machine, restart)
+            machines.append(machine)
+        return Backends(machines, common, self._trace)
+
+    def _restart(self, machine: BackendMachine, random: Random) -> None:
+        self._loop.call_later(random.uniform(0.2, 20.0), machine.start, context=Context())
+
     async def _submit_all(self, network: Network) -> None:
         """Clients come one by one at random moments; each is there until it was told the end of its operation."""
         random, now = self._random("begins"), self._loop.time
@@ -195,7 +221,7 @@ class _World:
         began = now()
         for number, moment in enumerate(moments):
             await asyncio.sleep(max(began + moment - now(), 0.0))
-            client = Client(number, network, self._random(f"client/{number}"), self._laws)
+            client = Client(number, network, self._random(f"client/{number}"), self._laws, self._machine.urls)
             task = asyncio.ensure_future(client.run())
             self._clients[task] = client
             task.add_done_callback(self._content)
@@ -205,7 +231,7 @@ class _World:
     def _content(self, task: asyncio.Task[None]) -> None:
         """A client has seen the end of its operation."""
         client = self._clients.pop(task)
-        self._network.forget(client.url)
+        self._network.forget(client.url, self._machine.urls)
         if not task.cancelled():
             if (error := task.exception()) is not None:
                 self.failed(error)
@@ -223,6 +249,7 @@ class _World:
             model,
             self._laws,
             gpu=number % 4 == 1,
+            doors=self._machine.urls,
         )
 
     async def _unless_broken(self, work: Any) -> None:
@@ -310,6 +337,7 @@ class _World:
             trace.faults,
             trace.situations,
             outcomes,
+            self.backends,
             violation,
             story,
         )
@@ -318,7 +346,3 @@ class _World:
 def _shares(workers: list[SimulatedWorker]) -> list[list[SimulatedWorker]]:
     """One operator looks after so many workers."""
     return [workers[first : first + _PER_OPERATOR] for first in range(0, len(workers), _PER_OPERATOR)]
-
-
-def void(_: object) -> None:
-    """Drop a value where a callable must return nothing."""
