@@ -204,7 +204,9 @@ class Enrolment:
         Unavailable
             If a delivered file was not uploaded yet; the delivery is to be repeated.
         """
-        worker = self._registry.get(worker_id)  # an unknown worker is told so, and registers with its outbox
+        worker = self._registry.find(worker_id)
+        if worker is None:  # so it registers, with its outbox
+            raise NotFound("worker", worker_id)  # no similar name: to seek one takes long in a large fleet
         _check_key(key, worker_id, worker.record.instance_id)
         if worker.record.instance_id == report.instance_id:
             # before the delivery, because that frees the slot: a worker that leaves must not be chosen again

@@ -95,9 +95,11 @@ async def test_registration_claims_running_work_and_is_told_to_stop_what_no_long
 
 
 async def test_an_unknown_worker_is_told_to_register(plane: ControlPlane) -> None:
-    worker = plane.machine("w1")
-    answer = await plane.ask("POST", "/api/v1/workers/w1/report", worker.report("op"))
+    await plane.join("worker-2")
+    worker = plane.machine("worker-1")
+    answer = await plane.ask("POST", "/api/v1/workers/worker-1/report", worker.report("op"))
     assert answer.status == 404
+    assert "did you mean" not in answer.json()["detail"], "among ten thousand names the search takes 150 ms"
 
 
 async def test_a_draining_worker_finishes_and_gets_no_more(plane: ControlPlane) -> None:
