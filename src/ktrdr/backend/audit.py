@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import merge
 from pathlib import Path
 
+from ktrdr.backend.auditfile import AuditFile, chains, slot_of
 from ktrdr.clock import Clock
 from ktrdr.errors import InvalidInput
 
@@ -84,15 +85,15 @@ class AuditLog:
     - An entry is handed to the operating system when :meth:`append` returns, so it outlives the process; within a
       second it is on the disk, so it outlives the machine.
     - A file is begun anew at ``file_bytes``; of older ones ``files`` are kept. Nothing else removes or changes entries.
+    - Several processes may record in one folder, each in a file of its own; all of them are read.
     - Where the disk takes no more, the entry goes to the process's log instead, and the request is answered.
     """
 
     def __init__(
         self, folder: Path, clock: Clock, *, file_bytes: int = _FILE_BYTES, files: int = _FILES
     ) -> None:
-        self._folder, self._path, self._clock = folder, folder / "audit.jsonl", clock
-        self._file_bytes, self._files = file_bytes, files
-        self._handle: int | None = None
+        self._folder, self._clock = folder, clock
+        self._file = AuditFile(folder, file_bytes=file_bytes, files=files)
         self._syncing: asyncio.Task[None] | None = None
 
     def append(
@@ -109,7 +110,7 @@ class AuditLog:
             detail=detail,
         )
         try:
-            os.write(self._open(), entry.line())
+            self._file.append(entry.line(), entry.at)
         except OSError as error:
             _log.error("The audit record cannot be written (%s): %s", error, entry.line().decode().strip())
             return
@@ -125,74 +126,63 @@ class AuditLog:
         if self._syncing is not None:
             self._syncing.cancel()
             await asyncio.gather(self._syncing, return_exceptions=True)
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
-            await asyncio.to_thread(_flush, handle)
-            os.close(handle)
+        await asyncio.to_thread(self._file.close)
 
     async def _sync(self) -> None:
         await asyncio.sleep(_SYNC_S)
-        if self._handle is not None:
-            await asyncio.to_thread(_flush, self._handle)
-
-    def _open(self) -> int:
-        """The file to append to; begun anew where it has grown long."""
-        if self._handle is not None and os.fstat(self._handle).st_size >= self._file_bytes:
-            _flush(self._handle)
-            os.close(self._handle)
-            self._handle = None
-            self._path.rename(
-                self._folder / f"audit-{self._clock.now().astimezone(UTC):%Y%m%dT%H%M%S%f}.jsonl"
-            )
-            for outdated in sorted(self._folder.glob("audit-*.jsonl"))[: -self._files]:
-                outdated.unlink(missing_ok=True)
-        if self._handle is None:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            size = os.fstat(self._handle).st_size
-            if size and os.pread(self._handle, 1, size - 1) != b"\n":  # a crash cut the last line short
-                os.write(self._handle, b"\n")
-        return self._handle
+        await asyncio.to_thread(self._file.syncing())
 
     def _page(self, since: datetime | None, limit: int, cursor: str | None) -> AuditPage:
+        places = _places(cursor)
         found: list[AuditEntry] = []
-        last: str | None = None
-        for place, entry in self._newest_first(cursor):
+        chained = chains(self._folder)
+        if cursor is None:  # what is recorded while somebody turns the pages belongs to none of them
+            places = {slot: (files[0].name, _size(files[0])) for slot, files in chained.items()}
+        streams = [
+            _newest_first(slot, files, *places[slot]) for slot, files in chained.items() if slot in places
+        ]
+        for slot, name, offset, entry in merge(*streams, key=lambda told: told[3].at, reverse=True):
             if since is not None and entry.at < since:
                 break
             if len(found) == limit:
-                return AuditPage(tuple(found), last)
+                return AuditPage(tuple(found), ",".join(f"{n}:{end}" for n, end in places.values()))
             found.append(entry)
-            last = place
+            places[slot] = (name, offset)
         return AuditPage(tuple(found), None)
 
-    def _newest_first(self, cursor: str | None) -> Iterator[tuple[str, AuditEntry]]:
-        """Entries before the cursor, each with the cursor that continues after it: file name and offset."""
-        name, _, offset = (cursor or "").partition(":")
-        if cursor and not (offset.isdecimal() and name.removeprefix("audit").removesuffix(".jsonl") != name):
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _places(cursor: str | None) -> dict[int, tuple[str, int]]:
+    """Where each slot's entries go on: before this offset of that file."""
+    places: dict[int, tuple[str, int]] = {}
+    for part in cursor.split(",") if cursor else ():
+        name, _, offset = part.partition(":")
+        slot = slot_of(name)
+        if slot is None or not (offset.isascii() and offset.isdecimal()):
             raise InvalidInput(
-                f"'{cursor[:80]}' is not a cursor of this list. Take next_cursor of the page before."
+                f"'{part[:80]}' is not a cursor of this list. Take next_cursor of the page before."
             )
-        paths = [self._path, *sorted(self._folder.glob("audit-*.jsonl"), reverse=True)]
-        names = [path.name for path in paths]
-        if cursor:
-            if name not in names:
-                return  # it was removed meanwhile, with all before it
-            paths = paths[names.index(name) :]
-        for path in paths:
-            content = path.read_bytes() if path.is_file() else b""
-            if cursor and path.name == name:
-                content = content[: int(offset)]
-            end = len(content)
-            for line in reversed(content.splitlines(keepends=True)):
-                end -= len(line)
-                entry = _read(line)
-                if entry is not None:
-                    yield f"{path.name}:{end}", entry
+        places[slot] = (name, int(offset))
+    return places
 
 
-def _flush(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        _log.error("The audit record cannot be brought to the disk: %s", error)
+def _newest_first(
+    slot: int, files: list[Path], name: str, offset: int
+) -> Iterator[tuple[int, str, int, AuditEntry]]:
+    """Entries of a slot before that place, each with the place that continues after it."""
+    names = [path.name for path in files]
+    if name not in names:
+        return  # it was removed meanwhile, with all before it
+    for path in files[names.index(name) :]:
+        content = path.read_bytes() if path.is_file() else b""
+        if path.name == name:
+            content = content[:offset]
+        end = len(content)
+        for line in reversed(content.splitlines(keepends=True)):
+            end -= len(line)
+            entry = _read(line)
+            if entry is not None:
+                yield slot, path.name, end, entry

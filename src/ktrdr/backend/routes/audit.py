@@ -22,9 +22,10 @@ async def list_audit(
         datetime | None, Query(description="only what happened from then on; UTC unless it says")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=128)] = None,
+    cursor: Annotated[str | None, Query(max_length=4096)] = None,
 ) -> AuditList:
-    """Requests that changed something at this backend, newest first: who, from where, what, which id, outcome, when."""
+    """Requests that changed something, newest first: who, from where, what, which id, outcome, when. Of several
+    backends with one ``KTRDR_HOME`` all are listed by each."""
     moment = since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
     page = await services.audit.page(moment, limit, cursor)
     entries = [
