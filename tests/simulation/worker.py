@@ -138,7 +138,7 @@ class SimulatedWorker:
         self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
-        self._frozen_s = self._frozen_at = 0.0
+        self._frozen_s = self._frozen_at = self.probed_at = 0.0
         network.endpoints[self.url] = self
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -221,6 +221,7 @@ class SimulatedWorker:
     def _route(self, message: Message) -> Answer:
         path = message.path.partition("?")[0]
         if path == "/health":
+            self.probed_at = self._trace.now()
             self._registration.heard()
             self._courier.nudge()
             health = self._health()
