@@ -156,6 +156,7 @@ class BackendMachine:
             artifacts=backend.artifacts,
             clock=self.clock,
             random=self._random,
+            fresh=backend._fresh,
         )
         self._backtests, self._trainings = _Backtests(use), _Trainings(use)
         await backend.start()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.bugs_backend import BACKEND_BUGS
+from simulation.bugs_company import COMPANY_BUGS
 from simulation.bugs_machine import MACHINE_BUGS
 from simulation.bugs_waiting import WAITING_BUGS
 from simulation.bugs_worker import WORKER_BUGS
@@ -24,7 +25,7 @@ from simulation.mutant import Mutant, plant
 
 __all__ = ["MUTANTS", "main"]
 
-MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WAITING_BUGS, *WORKER_BUGS)
+MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WAITING_BUGS, *WORKER_BUGS, *COMPANY_BUGS)
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "no attempt check on progress": 2,
     "no attempt check on releases": 6,
@@ -47,6 +48,12 @@ _LIKELY = {  # the seeds that found them; whatever changes the course of a run c
     "leases never end": 3,
     "an outdated attempt is started": 11,
     "an acknowledged end waits for ever": 7,
+    "the fence does not compare epochs": 4,
+    "a follower dispatches": 4,
+    "a leader that lost the lock goes on": 4,
+    "a leader that follows goes on to deliver": 32,
+    "a follower keeps no idempotency keys": 4,
+    "a second term goes on with the leases of the first": 8,
 }
 _TESTS = Path(__file__).parents[1]
 _FOUND = re.compile(r"seed (\d+): [^\n]*\n  BROKEN (.*)", re.DOTALL)
