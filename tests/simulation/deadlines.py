@@ -111,7 +111,7 @@ class Deadlines:
                 self._strange.pop(worker.worker_id, None)
                 continue
             since = max(self._strange.setdefault(worker.worker_id, now), self._machine.started_at)
-            since = max(since, worker.probed_at)  # a probe that comes minutes late tells it that it is known
+            since = max(since, worker.misled_at)
             self._laws.demand(
                 now - since < _STRANGER_S,
                 "a worker that lives is registered",

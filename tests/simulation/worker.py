@@ -138,7 +138,7 @@ class SimulatedWorker:
         self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
-        self._frozen_s = self._frozen_at = self.probed_at = 0.0
+        self._frozen_s = self._frozen_at = self.misled_at = 0.0
         network.endpoints[self.url] = self
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -221,7 +221,8 @@ class SimulatedWorker:
     def _route(self, message: Message) -> Answer:
         path = message.path.partition("?")[0]
         if path == "/health":
-            self.probed_at = self._trace.now()
+            if message.answer is None:  # a probe that comes minutes late tells it that it is known
+                self.misled_at = self._trace.now()
             self._registration.heard()
             self._courier.nudge()
             health = self._health()

@@ -81,11 +81,12 @@ class Enrolment:
         view = await self._reach(endpoint, request)
         await self._refuse_double(endpoint, request, key)
         acknowledged = await self._take_outbox(request, key)
-        record = self._record(endpoint, request)
-        await self._operations.store.save_worker(record)
-        known = self._registry.find(request.worker_id)
-        accepted = known.reserved_for if known is not None and known.accepted else None
-        worker = self._registry.put(record)
+        async with self._registry.writing.of(request.worker_id):
+            record = self._record(endpoint, request)
+            await self._operations.store.save_worker(record)
+            known = self._registry.find(request.worker_id)
+            accepted = known.reserved_for if known is not None and known.accepted else None
+            worker = self._registry.put(record)
         if known is None or known.record.instance_id != request.instance_id:
             accepted = None
             _log.info("Worker %s registered from %s", request.worker_id, endpoint)
@@ -237,11 +238,10 @@ class Enrolment:
     async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
         """Let a worker finish and take no more, or take work again; if the ledger does not take it, it is as before."""
         before = self._registry.get(worker_id).record.draining
-        record = self._registry.set_draining(
-            worker_id, draining
-        )  # at once, so that nothing is dispatched meanwhile
+        self._registry.set_draining(worker_id, draining)  # at once, so that nothing is dispatched meanwhile
         try:
-            await self._operations.store.save_worker(record)
+            async with self._registry.writing.of(worker_id):
+                await self._operations.store.save_worker(self._registry.get(worker_id).record)
         except BaseException:
             if self._registry.find(worker_id) is not None:
                 self._registry.set_draining(worker_id, before)

@@ -207,12 +207,13 @@ class HealthLoop:
         """Remove a worker; what it held goes back to the queue. One that registers, or is given work, meanwhile stays."""
         worker = self._registry.find(worker_id)
         held = None if worker is None else worker.reserved_for
-        await self._operations.store.delete_worker(worker_id)
-        now = self._registry.find(worker_id)
-        if now is not None and (now is not worker or now.reserved_for not in (held, None)):
-            await self._operations.store.save_worker(now.record)
-            return
-        self._registry.remove(worker_id)
+        async with self._registry.writing.of(worker_id):
+            await self._operations.store.delete_worker(worker_id)
+            now = self._registry.find(worker_id)
+            if now is not None and (now is not worker or now.reserved_for not in (held, None)):
+                await self._operations.store.save_worker(now.record)
+                return
+            self._registry.remove(worker_id)
         await self.lose(worker_id, None, reason)
 
     async def lose(self, worker_id: str, but_instance: str | None, reason: str) -> None:

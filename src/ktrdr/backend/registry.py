@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from ktrdr.backend.keyed_locks import KeyedLocks
 from ktrdr.backend.turns import Standing, Turns
 from ktrdr.clock import Clock
 from ktrdr.errors import NotFound
@@ -93,6 +94,8 @@ class WorkerRegistry:
     - A worker is reserved for at most one (operation, attempt); ``select`` never returns a reserved one.
     - ``health_failures`` failed contacts in a row make a worker temporarily_unavailable; one good contact undoes it.
     - Of the workers that fit, the least recently selected is chosen; for training GPU workers come first.
+    - Who writes a worker's record into the ledger holds its lock in ``writing``, and writes what is true then: of two
+      writes that overtook each other the older one would stay.
     - Choosing costs the same among ten thousand workers as among ten: an index follows every change (``_settle``).
     """
 
@@ -101,6 +104,7 @@ class WorkerRegistry:
         self._control = control
         self._version = version
         self._workers: dict[str, WorkerEndpoint] = {}
+        self.writing = KeyedLocks()
         self._turn = self._number = 0
         self._turns = Turns()
 

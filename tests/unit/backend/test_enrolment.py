@@ -178,6 +178,39 @@ async def test_a_drain_while_the_worker_registers_again_is_kept(tmp_path: Path) 
         assert (await store.workers())[0].draining
 
 
+async def test_a_drain_does_not_write_the_incarnation_before_over_a_registration(tmp_path: Path) -> None:
+    """A backend that starts later would know that one alone, whom nobody tells to register."""
+    store = _SlowToRegister()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        store.gate.clear()
+        worker.restart()
+        registering = asyncio.create_task(plane.api("POST", "/workers/register", worker.registration()))
+        await calm()
+        draining = asyncio.create_task(plane.api("POST", "/workers/w1/drain"))
+        await calm()
+        store.gate.set()
+        await asyncio.gather(registering, draining)
+        (record,) = await store.workers()
+        assert (record.instance_id, record.draining) == ("w1-2", True)
+        assert len(plane.backend.registry.writing) == 0
+
+
+async def test_a_drain_does_not_bring_back_a_forgotten_worker(tmp_path: Path) -> None:
+    store = _SlowToRegister()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        await plane.join("w1")
+        store.gate.clear()
+        draining = asyncio.create_task(plane.ask("POST", "/api/v1/workers/w1/drain"))
+        await calm()
+        forgetting = asyncio.create_task(plane.ask("DELETE", "/api/v1/workers/w1"))
+        await calm()
+        store.gate.set()
+        await draining
+        assert (await forgetting).status == 204
+        assert await store.workers() == ()
+
+
 async def test_forgetting_a_worker(plane: ControlPlane) -> None:
     worker = await plane.join("w1")
     name = await plane.submit()
