@@ -225,6 +225,13 @@ class Laws:
             self.demand(
                 after.summary is None, "a cancelled operation has no result", f"{after.summary}", name
             )
+        asked = isinstance(event, CancelRequested) or before.status is OperationStatus.CANCELLING
+        self.demand(
+            asked or after.status is not OperationStatus.CANCELLED,
+            "nobody is cancelled unasked",
+            f"{type(event).__name__} ended it",
+            name,
+        )
         if after.status is OperationStatus.COMPLETED:
             self.results[name] = self.results.get(name, 0) + 1
             self.demand(self.results[name] == 1, "one accepted result", "a second one was accepted", name)

@@ -15,7 +15,7 @@ from ktrdr.backend.operations import OperationsService
 from ktrdr.backend.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.clock import Clock
 from ktrdr.errors import InvalidInput, NoAnswer, NotFound, NotLeader, ServerUnreachable, Unavailable
-from ktrdr.operations.events import Accepted, Assigned, Finished, Refused, Unreachable
+from ktrdr.operations.events import Accepted, Assigned, Finished, Refused, Unreachable, WorkerLost
 from ktrdr.operations.model import (
     Assignment,
     JobOutcome,
@@ -312,6 +312,9 @@ class Dispatcher:
         )
         pause_s = 0.1
         while (worker := self._registry.find(assignment.worker_id)) is not None:
+            if self._restarted(assignment):
+                await self._lost(operation_id, assignment, told=doubtful)
+                return
             try:
                 answer = await self._fleet.of(worker).start(operation.operation_type, job)
             except (NoAnswer, InvalidInput) as error:  # the latter: it answered more than is read
@@ -336,6 +339,10 @@ class Dispatcher:
         self, operation_id: str, assignment: Assignment, answer: Answer, *, doubtful: bool
     ) -> bool:
         """Record what the worker's answer means; False if the outcome stays unknown."""
+        if self._restarted(assignment) and answer.status < 500:
+            # one of its incarnations took the job: the one that is gone, or the new one, which will be told to stop
+            await self._lost(operation_id, assignment, told=doubtful or answer.status == 202)
+            return True
         if answer.status == 202:
             self._refusals.pop(operation_id, None)
             await self._operations.apply(operation_id, Accepted(assignment, self._operations.lease_end()))
@@ -355,6 +362,19 @@ class Dispatcher:
         if not doubtful:
             await self._operations.apply(operation_id, Unreachable(assignment, detail))
         return False
+
+    def _restarted(self, assignment: Assignment) -> bool:
+        """Whether another incarnation of the worker has registered since. What it did for the one before would count for
+        nothing, and it would be told to stop what nobody wants stopped."""
+        worker = self._registry.find(assignment.worker_id)
+        return worker is not None and worker.record.instance_id != assignment.instance_id
+
+    async def _lost(self, operation_id: str, assignment: Assignment, *, told: bool) -> None:
+        """The incarnation that was chosen is gone; ``told``: it may have begun, so this counts as a failure."""
+        if told:
+            await self._operations.apply(operation_id, WorkerLost(assignment, "it restarted"))
+        else:
+            await self._operations.apply(operation_id, Refused(assignment, "It restarted.", None))
 
     async def _refused(self, operation_id: str, assignment: Assignment, reason: str) -> None:
         count = self.refusals_of(operation_id) + 1

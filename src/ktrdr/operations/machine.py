@@ -169,7 +169,7 @@ _ROWS: Mapping[OperationStatus, Mapping[type, Rule]] = {
         Reported: _IGNORED,
         Refused: _IGNORED,
         Unreachable: _IGNORED,
-        Finished: _go(moves.finish, *_ENDS),
+        Finished: _go(moves.late_finish, COMPLETED, FAILED, PENDING),
         Released: _go(moves.late_end, PENDING),
         LeaseExpired: _IGNORED,
         WorkerLost: _IGNORED,

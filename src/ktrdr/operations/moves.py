@@ -238,7 +238,15 @@ def release(operation: Operation, event: Released, moment: Moment) -> Transition
     return again(operation, moment, why, drop, instance_id=None, **kept)
 
 
-def late_end(operation: Operation, event: Released | ChildDied, moment: Moment) -> Transition:
+def late_finish(operation: Operation, event: Finished, moment: Moment) -> Transition:
+    """The result of an attempt that was given up counts all the same. That it was cancelled does not: whoever is given
+    up is told to stop."""
+    if event.outcome.status is CANCELLED:
+        return late_end(operation, event, moment)
+    return finish(operation, event, moment)
+
+
+def late_end(operation: Operation, event: Finished | Released | ChildDied, moment: Moment) -> Transition:
     """The attempt was given up before its worker could tell that it has ended. It can be adopted no more; a
     checkpoint still helps."""
     kept, drop = _newer(operation, event.checkpoint_digest)

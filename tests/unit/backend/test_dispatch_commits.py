@@ -176,6 +176,24 @@ async def test_a_worker_that_is_held_for_it_is_not_called_busy(tmp_path: Path) -
         await plane.until(name, "running")
 
 
+async def test_what_was_assigned_to_an_incarnation_that_is_gone_is_not_sent_to_the_next(
+    tmp_path: Path,
+) -> None:
+    """What it does would not count: it would be told to stop, and the operation would end as cancelled."""
+    store = SlowAssignments()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await store.writing.wait()
+        worker.restart()
+        await plane.api("POST", "/workers/register", worker.registration())
+        store.gate.set()
+        await plane.until(name, "running")
+        operation = await store.get(name)
+        assert (operation.attempt, operation.failures, operation.instance_id) == (2, 0, "w1-2")
+        assert [start.attempt for start in worker.starts] == [2]
+
+
 async def test_an_operation_that_was_deleted_since_the_queue_was_read_frees_its_reservation(
     tmp_path: Path,
 ) -> None:

@@ -326,6 +326,13 @@ def test_a_job_cancelled_at_its_worker_is_cancelled() -> None:
     assert (ended.status, ended.error) == (CANCELLED, None)
 
 
+def test_an_attempt_that_was_given_up_and_told_to_stop_cancels_nothing() -> None:
+    stopped = step(pending_again(), Finished(FIRST, an_outcome(CANCELLED), Progress(4, 10)), LATER).operation
+    assert (stopped.status, stopped.attempt, stopped.failures) == (PENDING, 1, 1)
+    assert stopped.progress == Progress(4, 10)
+    assert step(stopped, Progressed(FIRST, LATER), LATER).outcome == "ignored", "it can be adopted no more"
+
+
 def test_a_result_that_was_given_up_is_adopted() -> None:
     lost = pending_again()
     assert step(lost, Finished(FIRST, an_outcome()), LATER).operation.status is COMPLETED
