@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,11 @@ from support.postgres import Postgres, binaries, running_postgres
 settings.register_profile("ci", derandomize=True, print_blob=True)
 settings.register_profile("search", print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "search")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore Ctrl-C; the tests of Ctrl-C, and all that they start, need it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

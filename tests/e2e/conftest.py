@@ -14,13 +14,30 @@ from support.processes import Part, Parts, finished, ktrdr, parts
 from support.strategies import edited, minutes
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the session's fleet run on one xdist worker, so that there is one fleet."""
+    """Tests that share the session's fleet run first and on one xdist worker, so that there is one fleet, and not for long."""
     for item in items:
         if "tests/e2e" in item.path.as_posix():
             item.add_marker(pytest.mark.e2e)
-        if {"fleet", "trained"} & set(getattr(item, "fixturenames", ())):
+        if _on_the_fleet(item):
             item.add_marker(pytest.mark.xdist_group("fleet"))
+    items.sort(key=lambda item: not _on_the_fleet(item))
+
+
+def _on_the_fleet(item: pytest.Item) -> bool:
+    return "fleet" in getattr(item, "fixturenames", ()) and "tests/e2e" in item.path.as_posix()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The fleet ends with its last test: a fleet that only waits costs a tenth of a core for the rest of the session."""
+    if _on_the_fleet(item) and (nextitem is None or not _on_the_fleet(nextitem)):
+        for running in item.session.stash.get(_FLEETS, []):
+            running.stop()
+
+
+_FLEETS = pytest.StashKey[list[Parts]]()
 
 
 @dataclass(frozen=True)
@@ -40,9 +57,10 @@ class Fleet:
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet with the bundled data."""
     with parts(tmp_path_factory.mktemp("fleet")) as running:
+        request.session.stash.setdefault(_FLEETS, []).append(running)
         backend = running.backend()
         names = [
             ("training", "train-1"),

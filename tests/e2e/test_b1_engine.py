@@ -22,6 +22,7 @@ from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.strategies.library import StrategyLibrary, example_root
 from ktrdr.timeframe import Timeframe
 
+pytestmark = pytest.mark.xdist_group("engine")  # what its tests share is made once
 OUT_OF_SAMPLE = "2014-01-01"
 
 

@@ -54,7 +54,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
 def test_up_restarts_what_crashes_and_stops_all(tmp_path: Path) -> None:
     with _running(tmp_path / "home", "up", "--port", "0", "--backtest-workers", "1") as (process, log):
         url = _ready(process, log)
-        with Api(url) as api:
+        with Api(url, timeout_s=60.0) as api:  # a request may have to wait for the next backend
             assert {d["symbol"] for d in api.get("/data")["items"]} == {"SP500", "NASDAQ", "EURUSD"}
             worker = next(p for p in _family(process.pid) if "backtesting" in p.cmdline())
             worker.kill()
@@ -66,7 +66,7 @@ def test_up_restarts_what_crashes_and_stops_all(tmp_path: Path) -> None:
             )  # fmt: skip
             backend = next(p for p in psutil.Process(process.pid).children() if "backend" in p.cmdline())
             backend.kill()
-            # The supervisor holds the listening socket, so this request waits for the next backend.
+            # The supervisor holds the listening socket.
             assert wait_for(lambda: api.get("/data")["total"] == 3, "the backend is back on the same port")
         family = _family(process.pid)
         process.send_signal(signal.SIGINT)

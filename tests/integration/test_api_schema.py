@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from support.processes import Parts, finished, in_status, parts
+from support.processes import Parts, finished, in_status, parts, unmeasured
 from support.strategies import edited, endless_training
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,7 @@ expected-statuses = ["2xx", "3xx", "4xx", 503]
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    with parts(tmp_path_factory.mktemp("schema")) as fleet:
+    with parts(tmp_path_factory.mktemp("schema"), measured=False) as fleet:
         fleet.backend()
         fleet.worker("training", "t1")
         fleet.worker("backtesting", "b1")
@@ -55,7 +55,7 @@ def test_no_request_gets_a_server_error_or_an_undocumented_answer(fleet: Parts, 
             *("--max-examples", EXAMPLES, "--continue-on-failure", "--request-timeout", "60", "--warnings", "off"),
             *("--exclude-path-regex", "events$"),  # a stream that ends with its operation
         ],
-        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=3000,
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=3000, env=unmeasured(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
     tried = re.search(r"(\d+) generated, \1 passed", done.stdout)

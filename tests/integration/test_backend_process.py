@@ -20,7 +20,10 @@ from ktrdr.operations.model import NewOperation, OperationType
 from ktrdr.operations.sql import SqlStore
 from support.processes import environment, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("backend process"),
+]  # one backend stands for all
 
 SERVE = "import sys; from ktrdr.backend.server import run_backend; sys.exit(run_backend(*eval(sys.argv[1])))"
 
@@ -63,12 +66,27 @@ class Process:
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Process]:
-    made = Process(tmp_path)
-    wait_for(made.ready, "the backend answers")
-    yield made
-    if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+    with serving(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A backend that nobody stops and nobody changes."""
+    with serving(tmp_path_factory.mktemp("standing")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def serving(home: Path, **env: str) -> Iterator[Process]:
+    made = Process(home, **env)
+    try:
+        wait_for(made.ready, "the backend answers")
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+            made.process.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -109,9 +127,9 @@ async def _plant(home: Path) -> None:
     await store.close()
 
 
-def test_a_port_in_use_gives_one_clear_message(backend: Process, tmp_path: Path) -> None:
+def test_a_port_in_use_gives_one_clear_message(standing: Process, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SERVE, repr(("127.0.0.1", backend.port))],
+        [sys.executable, "-c", SERVE, repr(("127.0.0.1", standing.port))],
         env=environment(tmp_path / "other"),
         capture_output=True,
         text=True,
@@ -120,14 +138,14 @@ def test_a_port_in_use_gives_one_clear_message(backend: Process, tmp_path: Path)
     )
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert f"Cannot listen on 127.0.0.1:{backend.port}: Address already in use" in last
+    assert f"Cannot listen on 127.0.0.1:{standing.port}: Address already in use" in last
     assert "--port" in last
 
 
-def test_two_backends_do_not_share_a_home(backend: Process) -> None:
+def test_two_backends_do_not_share_a_home(standing: Process) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SERVE, repr(("127.0.0.1", 0))],
-        env=backend.env,
+        env=standing.env,
         capture_output=True,
         text=True,
         timeout=60,
@@ -156,21 +174,25 @@ def test_off_loopback_with_a_token_every_route_but_health_needs_it(tmp_path: Pat
             made.process.wait()
 
 
-@pytest.mark.parametrize(("trusted", "address"), [("", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
-def test_who_asks_is_said_by_the_connection_or_by_a_proxy_that_is_trusted(
-    tmp_path: Path, trusted: str, address: str
-) -> None:
-    made = Process(tmp_path, **({"FORWARDED_ALLOW_IPS": trusted} if trusted else {}))
-    try:
-        wait_for(made.ready, "the backend answers")
-        connection = http.client.HTTPConnection("127.0.0.1", made.port, timeout=60)
+def test_who_asks_is_said_by_the_connection(standing: Process) -> None:
+    assert who_asked(standing) == "127.0.0.1"
+
+
+def test_who_asks_is_said_by_a_proxy_that_is_trusted(tmp_path: Path) -> None:
+    with serving(tmp_path, FORWARDED_ALLOW_IPS="127.0.0.1") as made:
+        assert who_asked(made) == "203.0.113.9"
+        assert made.stop() == 0
+
+
+def who_asked(made: Process) -> str:
+    """What the audit record says of a request that names another address."""
+    connection = http.client.HTTPConnection("127.0.0.1", made.port, timeout=60)
+    with contextlib.closing(connection):
         connection.request("DELETE", "/api/v1/tokens/none", headers={"X-Forwarded-For": "203.0.113.9"})
         assert connection.getresponse().status == 404
-        connection.close()
-        entries = json.loads(made.get("/api/v1/audit")[1])["entries"]
-        assert [(e["address"], e["what"], e["outcome"]) for e in entries] == [(address, "token.revoke", 404)]
-    finally:
-        assert made.stop() == 0
+    [entry] = json.loads(made.get("/api/v1/audit")[1])["entries"]
+    assert (entry["what"], entry["outcome"]) == ("token.revoke", 404)
+    return str(entry["address"])
 
 
 def test_it_serves_an_inherited_socket(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import unmeasured
+
 pytestmark = pytest.mark.integration
 RUN = Path(__file__).resolve().parents[2] / "benchmarks" / "run.py"
 
@@ -16,7 +18,7 @@ RUN = Path(__file__).resolve().parents[2] / "benchmarks" / "run.py"
 def test_starts_and_gets_are_measured_through_a_real_fleet(tmp_path: Path) -> None:
     found = tmp_path / "rows.json"
     command = [sys.executable, str(RUN), "bench_control", "--tiny", "--json", str(found)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=unmeasured())
     assert ended.returncode == 0, ended.stderr
     rows = {row["key"]: row for row in json.loads(found.read_text())}
     assert set(rows) == {"control.accepted", "control.visible", "control.get"}

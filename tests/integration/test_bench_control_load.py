@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import unmeasured
+
 pytestmark = pytest.mark.integration
 RUN = Path(__file__).resolve().parents[2] / "benchmarks" / "run.py"
 ROWS = {
@@ -23,7 +25,7 @@ ROWS = {
 def test_a_benchmark_under_load_works_at_a_tiny_size(module: str, tmp_path: Path) -> None:
     found = tmp_path / "rows.json"
     command = [sys.executable, str(RUN), module, "--tiny", "--json", str(found)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=unmeasured())
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = {row["key"].removeprefix("control."): row for row in json.loads(found.read_text())}
     assert set(rows) == set(ROWS[module])

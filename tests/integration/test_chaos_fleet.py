@@ -23,7 +23,7 @@ SHORT = {"KTRDR_LEASE_S": "3", "KTRDR_HEALTH_INTERVAL_S": "0.2"}
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as running:
+    with parts(tmp_path, measured=False) as running:
         yield running
 
 
@@ -126,9 +126,10 @@ def test_a_cancel_races_with_the_end(alone: Parts, tmp_path: Path) -> None:
         chaos.worker(name)
     promised: dict[str, str] = {}
     with alone.api() as api:
-        for _ in range(16):
+        # On a loaded machine the end comes late: the wait grows until both have won once.
+        while len(promised) < 16 or (len(set(promised.values())) == 1 and len(promised) < 80):
             name = chaos.submit(api, "quick")
-            time.sleep(random.uniform(0.0, 0.25))
+            time.sleep(random.uniform(0.0, 0.25) * max(1.0, len(promised) / 16))
             promised[name] = api.post(f"/operations/{name}/cancel")["status"]
         views = ended(api, list(promised))
         for name, view in views.items():
@@ -139,7 +140,7 @@ def test_a_cancel_races_with_the_end(alone: Parts, tmp_path: Path) -> None:
                 assert view["status"] == promised[name] == "completed"
         for worker in ("w1", "w2"):
             alone.wait_worker(worker, "available")
-    assert len(set(promised.values())) > 1, "the race was one-sided; change the times"
+    assert len(set(promised.values())) > 1, "the race was one-sided"
     no_tracebacks(alone)
 
 
@@ -169,13 +170,14 @@ def test_a_busy_worker_ends_in_time_though_its_backend_hangs(alone: Parts) -> No
 
 def test_a_result_waits_for_the_backend_and_outlives_the_worker(alone: Parts, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    chaos = Chaos(alone, long=f"trace {trace} 1")
+    chaos = Chaos(alone, long=f"trace {trace} 120")
     backend = alone.backend()
     workers = {name: chaos.worker(name) for name in ("w1", "w2")}
     with alone.api() as api:
         names = [chaos.submit(api, "long") for _ in range(2)]
         views = [advancing(api, name) for name in names]
     backend.kill()
+    (tmp_path / "trace.enough").touch()
     wait_for(lambda: len(runs(trace, "end")) == 2, "both jobs end")
     for worker in workers:
         outbox = alone.home / "workers" / worker / "outbox"

@@ -83,7 +83,7 @@ ENDPOINTS = (
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Parts]:
-    with parts(tmp_path) as running:
+    with parts(tmp_path, measured=False) as running:
         yield running
 
 

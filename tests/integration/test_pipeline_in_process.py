@@ -29,7 +29,10 @@ from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.strategies import Strategy, StrategyLibrary, example_root
 from ktrdr.timeframe import Timeframe
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.xdist_group("pipeline"),
+]  # what its tests share is made once
 
 LIBRARY = StrategyLibrary([example_root()])
 

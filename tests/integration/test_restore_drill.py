@@ -32,7 +32,7 @@ async def _operations(home: Path) -> dict[str, Operation]:
 
 def test_a_fleet_under_load_lives_on_from_its_backup(tmp_path: Path) -> None:
     archive, home = tmp_path / "b.tar", tmp_path / "restored"
-    with parts(tmp_path / "first") as first:
+    with parts(tmp_path / "first", measured=False) as first:
         chaos = Chaos(first, quick=f"trace {tmp_path / 'trace'} 0.02", slow=f"trace {tmp_path / 'trace'} 900")
         backend = first.backend()
         workers = [chaos.worker("w1"), chaos.worker("w2")]
@@ -60,7 +60,7 @@ def test_a_fleet_under_load_lives_on_from_its_backup(tmp_path: Path) -> None:
     assert kept
     assert all(store.intact(digest) for digest in kept)
 
-    with parts(tmp_path / "second") as second:
+    with parts(tmp_path / "second", measured=False) as second:
         second.home = home
         second.backend(**there)
         chaos.parts = second

@@ -13,7 +13,7 @@ from ktrdr.cli.client import Api
 from support.processes import Part, Parts, advancing, descendants, finished, ktrdr, parts, wait_for
 from support.strategies import edited
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("resume")]  # what its tests share is made once
 EPOCHS = 30
 OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1", "KTRDR_CHECKPOINT_BARS": "500"}
 SLOW = """
@@ -83,7 +83,7 @@ class Trainings:
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
-    with parts(tmp_path_factory.mktemp("resume")) as running:
+    with parts(tmp_path_factory.mktemp("resume"), measured=False) as running:
         running.backend(KTRDR_CANCEL_GRACE_S="10")
         with running.api() as api:
             api.post("/data/samples")

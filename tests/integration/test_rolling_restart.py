@@ -33,7 +33,7 @@ def _roll(running: Parts, chaos: Chaos, name: str, worker: Part) -> None:
 
 def test_every_part_is_restarted_and_no_operation_notices(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    with parts(tmp_path) as running:
+    with parts(tmp_path, measured=False) as running:
         chaos = Chaos(running, quick=f"trace {trace} 0.1")
         backend = running.backend(**PATIENT)
         workers = {name: chaos.worker(name) for name in ("w1", "w2")}

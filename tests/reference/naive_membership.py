@@ -58,7 +58,11 @@ def naive_grade(mf: MembershipFunction, x: float) -> float:
         case Gaussian(mean, sigma):
             return math.exp(-0.5 * ((x - mean) / sigma) ** 2)
         case Bell(center, width, slope):
-            return 1.0 / (1.0 + _exp(2.0 * slope * math.log(abs(x - center) / width))) if x != center else 1.0
+            return (
+                1.0 / (1.0 + _exp(2.0 * slope * (math.log(abs(x - center)) - math.log(width))))
+                if x != center
+                else 1.0
+            )
         case Sigmoid(center, slope):
             return 1.0 / (1.0 + _exp(-slope * (x - center)))
         case SShape(a, b):

@@ -143,7 +143,7 @@ class Several:
 @contextlib.contextmanager
 def several(root: Path, database: str) -> Iterator[Several]:
     """A company of backends, all of whose parts are stopped at the end."""
-    company = Several(Parts(root), database)
+    company = Several(Parts(root, measured=False), database)
     try:
         yield company
     finally:

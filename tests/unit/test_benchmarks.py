@@ -22,6 +22,7 @@ sys.path.append(
 
 import bench_control
 import run
+from support.processes import unmeasured
 from table import Failure, Row, render
 
 BENCHMARKS = run.HERE
@@ -30,7 +31,11 @@ NEEDS_A_FLEET = "bench_control"  # tests/integration runs it
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCHMARKS / "run.py"), *arguments], capture_output=True, text=True, check=False
+        [sys.executable, str(BENCHMARKS / "run.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=unmeasured(),
     )
 
 
