@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,10 @@ class Fleet:
 @pytest.fixture(scope="session")
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet with the bundled data."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ or "@fleet" in request.session.items[0].nodeid
+    assert alone, (
+        "each xdist worker would start a fleet: pytest -n needs --dist loadgroup, and a pytest that heeds groups"
+    )
     with parts(tmp_path_factory.mktemp("fleet")) as running:
         request.session.stash.setdefault(_FLEETS, []).append(running)
         backend = running.backend()
