@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from ktrdr.backend.fleet import Fleet
 from ktrdr.backend.registry import WorkerRegistry
@@ -68,7 +68,7 @@ class ProgressReader:
         """The operation's progress, asked for if the known one is too old."""
         entry = self._entry(operation)
         if entry.asking is None and self._clock.monotonic() - entry.asked_at >= self._ttl_s:
-            self._begin(operation, entry, self._ask(operation, entry))
+            self._begin(operation, entry, partial(self._ask, operation, entry))
         if entry.asking is not None:
             await asyncio.wait({entry.asking}, timeout=_PATIENCE_S)
         return entry.view
@@ -76,10 +76,11 @@ class ProgressReader:
     async def known(self, operations: Sequence[Operation]) -> list[ProgressView]:
         """What probes told of each operation; no worker is asked."""
         entries = [self._entry(operation) for operation in operations]
-        for operation, entry in zip(operations, entries, strict=True):
-            if entry.heard is not None and entry.asking is None:
-                self._begin(operation, entry, self._show(operation, entry, entry.heard))
-        keeping = {entry.asking for entry in entries if entry.asking is not None}
+        keeping = {
+            self._begin(operation, entry, partial(self._show, operation, entry, entry.heard))
+            for operation, entry in zip(operations, entries, strict=True)
+            if entry.heard is not None and entry.asking is None
+        }
         if keeping:
             await asyncio.wait(keeping, timeout=_PATIENCE_S)
         return [entry.view for entry in entries]
@@ -119,21 +120,24 @@ class ProgressReader:
         if len(self._known) > self._remembered:
             del self._known[next(iter(self._known))]
 
-    def _begin(self, operation: Operation, entry: _Known, work: Coroutine[Any, Any, None]) -> None:
-        entry.asking = self._fleet.spawn(
-            self._alone(entry, work),
+    def _begin(
+        self, operation: Operation, entry: _Known, work: Callable[[], Awaitable[None]]
+    ) -> asyncio.Task[None]:
+        async def attempt() -> None:
+            with contextlib.suppress(KtrdrError):  # the poll is answered with what the ledger has
+                await work()
+
+        def over(_: asyncio.Task[None]) -> None:  # also if it was cancelled before it began
+            entry.asking = None
+
+        entry.asking = task = self._fleet.spawn(
+            attempt(),
             f"progress {operation.operation_id}",
             operation_id=operation.operation_id,
             worker_id=operation.worker_id,
         )
-
-    async def _alone(self, entry: _Known, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except KtrdrError:
-            pass  # the poll is answered with what the ledger has
-        finally:
-            entry.asking = None
+        task.add_done_callback(over)
+        return task
 
     async def _ask(self, operation: Operation, entry: _Known) -> None:
         try:

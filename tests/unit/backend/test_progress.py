@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from ktrdr.backend.fleet import Fleet
@@ -12,7 +14,9 @@ from ktrdr.operations.progress import Progress
 from ktrdr.protocol.transports import AsgiTransport
 from ktrdr.settings import ControlSettings
 from ktrdr.testing.clock import FakeClock
+from ktrdr.testing.fake_worker import FakeWorker
 from ktrdr.testing.operations import operation_in
+from support.control_plane import ControlPlane, settle
 
 
 async def keep(operation: Operation, progress: Progress) -> Operation:
@@ -43,3 +47,38 @@ async def test_only_what_runs_is_remembered() -> None:
     assert len(reader) == 2
     forgotten = [replace(operation, progress=None) for operation in running]
     assert [view.items_done for view in await reader.known(forgotten)] == [0, 0, 5, 5]
+
+
+async def test_a_question_that_was_cancelled_before_it_was_asked_is_asked_again(plane: ControlPlane) -> None:
+    """As when the lead changes hands in that moment."""
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    worker.jobs[name].progress = {"items_done": 1, "items_total": 10, "percentage": 10.0}
+    plane.clock.advance(2.0)
+    polling = asyncio.create_task(plane.backend.operations.progress.read(await plane.store.get(name)))
+    await asyncio.sleep(0)  # so that it has put the question, which has not begun
+    await plane.backend.fleet.rest()
+    assert (await polling).items_done == 0
+    assert (await plane.api("GET", f"/operations/{name}"))["progress"]["items_done"] == 1
+
+
+async def test_a_list_waits_for_no_worker(plane: ControlPlane) -> None:
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    worker.gate.clear()
+    plane.clock.advance(2.0)
+    polling = asyncio.create_task(plane.api("GET", f"/operations/{name}"))
+    await settle(_reads(worker), lambda reads: reads == 1)
+    await plane.api("GET", "/operations")
+    assert not polling.done(), "the poll waits for the worker, the list did not"
+    worker.gate.set()
+    await polling
+
+
+def _reads(worker: FakeWorker) -> Callable[[], Awaitable[int]]:
+    async def reads() -> int:
+        return worker.reads
+
+    return reads
