@@ -19,7 +19,7 @@ __all__ = ["Mirror", "Poster"]
 _log = logging.getLogger("ktrdr.backend")
 _IDLE_S = 5.0  # between looks if nobody says that something changed
 _LEAST_S = 0.5
-_SHARE = 20  # a look that took long is repeated that many times its duration later
+_SHARE = 20  # a look that took long is repeated that many times its duration later, or after _IDLE_S
 _POST_S = 1.0
 _POSTED_AT_ONCE = 1_000
 
@@ -27,7 +27,7 @@ _POSTED_AT_ONCE = 1_000
 class Mirror:
     """Keeps the registry of a backend that follows like the leader's.
 
-    What it shows is usually half a second old and never more than ``_IDLE_S``; :meth:`fresh` makes it younger before a
+    What it shows is usually half a second old and, while the ledger answers, never more than twice ``_IDLE_S``; :meth:`fresh` makes it younger before a
     decision. What only talking to a worker tells (when it was probed, its memory) is not known here.
     """
 
@@ -58,7 +58,12 @@ class Mirror:
                 await self.look()
             except Unavailable as error:
                 _log.debug("The workers cannot be read: %s", error)
-            await asyncio.sleep(max(_LEAST_S, _SHARE * (self._clock.monotonic() - began)))
+                self._stale.set()
+                pause_s = _LEAST_S
+            else:
+                pause_s = _SHARE * (self._clock.monotonic() - began)
+            # a look that hung says nothing of how much work the next one is
+            await asyncio.sleep(min(max(_LEAST_S, pause_s), _IDLE_S))
             try:
                 await asyncio.wait_for(self._stale.wait(), _IDLE_S)
             except TimeoutError:
