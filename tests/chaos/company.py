@@ -31,7 +31,7 @@ class Company:
         self.trace = made.parts.root / "trace"
         self.keyed: dict[str, str] = {}  # what was acknowledged, by its Idempotency-Key
         self.streams = 0
-        jobs = {"quick": 0.05, "short": 0.4, "long": 4.0}
+        jobs = {"quick": 0.05, "short": 1.0, "long": 4.0}
         made.seed({name: f"trace {self.trace} {seconds}" for name, seconds in jobs.items()})
         made.reserve(*backends)
         self.roads = {name: FaultProxy(postgres.port, random) for name in backends}
@@ -41,6 +41,14 @@ class Company:
     def backend(self, name: str, **extra: str) -> Part:
         """Start a backend, or start it again, on its own road to the database."""
         return self.several.backend(name, **(self.settings(name) | extra))
+
+    @property
+    def workers(self) -> dict[str, Part]:
+        return self.several.workers
+
+    def worker(self, name: str, *, wait: bool = True) -> Part:
+        """Start the worker of this name, or start it again."""
+        return self.several.worker(name, wait=wait)
 
     def settings(self, name: str) -> dict[str, str]:
         """Of a backend."""
@@ -142,7 +150,7 @@ class Repeater:
                 time.sleep(0.2)
 
     def _submitted(self, backend: str, key: str) -> bool:
-        name = "short" if key.endswith("7") else "quick"
+        name = "short" if key[-1] in "37" else "quick"
         began = time.monotonic()
         try:
             with Api(self._made.several.url(backend), timeout_s=15.0) as api:

@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import Protocol
 
 import psutil
 
@@ -13,10 +14,22 @@ from chaos.fleet import Fleet
 from support.processes import Part
 from support.proxy import Weather
 
-__all__ = ["BACKEND", "NETWORK", "WORKER", "Fault"]
+__all__ = ["BACKEND", "NETWORK", "WORKER", "Fault", "Heal", "Workers"]
+
+
+class Workers(Protocol):
+    """A fleet, as far as its workers go."""
+
+    @property
+    def workers(self) -> dict[str, Part]: ...
+
+    def worker(self, name: str, *, wait: bool = True) -> Part:
+        """Start the worker of this name, again."""
+
 
 Heal = Callable[[], object]
 Fault = Callable[[Fleet, str, Random], Heal]
+WorkerFault = Callable[[Workers, str, Random], Heal]
 
 
 def _nothing() -> None:
@@ -26,19 +39,19 @@ def _nothing() -> None:
 # --- processes of a worker ----------------------------------------------------------------------------------------
 
 
-def _worker_killed(fleet: Fleet, name: str, random: Random) -> Heal:
+def _worker_killed(fleet: Workers, name: str, random: Random) -> Heal:
     fleet.workers[name].kill()
     return lambda: fleet.worker(name, wait=False)
 
 
-def _worker_stopped(fleet: Fleet, name: str, random: Random) -> Heal:
+def _worker_stopped(fleet: Workers, name: str, random: Random) -> Heal:
     """SIGSTOP: it and its network stand still, its job goes on."""
     part = fleet.workers[name]
     part.signal(signal.SIGSTOP)
     return lambda: part.signal(signal.SIGCONT)
 
 
-def _worker_ended(fleet: Fleet, name: str, random: Random) -> Heal:
+def _worker_ended(fleet: Workers, name: str, random: Random) -> Heal:
     """SIGTERM, as at an update."""
     part = fleet.workers[name]
     part.signal(signal.SIGTERM)
@@ -59,14 +72,14 @@ def _jobs(part: Part) -> list[psutil.Process]:
     return found
 
 
-def _job_killed(fleet: Fleet, name: str, random: Random) -> Heal:
+def _job_killed(fleet: Workers, name: str, random: Random) -> Heal:
     for job in _jobs(fleet.workers[name]):
         with contextlib.suppress(psutil.NoSuchProcess):
             job.kill()
     return _nothing
 
 
-def _job_stopped(fleet: Fleet, name: str, random: Random) -> Heal:
+def _job_stopped(fleet: Workers, name: str, random: Random) -> Heal:
     stopped = _jobs(fleet.workers[name])
 
     def signalled(number: signal.Signals) -> None:
@@ -128,7 +141,7 @@ def _one_way(*, to_worker: bool) -> Fault:
     return begin
 
 
-WORKER: Mapping[str, Fault] = {
+WORKER: Mapping[str, WorkerFault] = {
     "worker killed": _worker_killed,
     "worker stopped": _worker_stopped,
     "worker ended": _worker_ended,

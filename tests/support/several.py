@@ -91,12 +91,13 @@ class Several:
         wait_for(answers, f"backend {name} answers")
         return part
 
-    def worker(self, name: str, **extra: str) -> Part:
+    def worker(self, name: str, *, wait: bool = True, **extra: str) -> Part:
         """Start a worker that knows every backend, and wait until the leader gives it work."""
         settings = {"WORKER_ID": name, "KTRDR_HOME": str(self.parts.home), "KTRDR_API_URL": self.urls} | extra
         part = self.parts.start(name, ["-c", PROGRAM], settings, program=())
         self.workers[name] = part
-        wait_for(lambda: self._registered(name), f"worker {name} is available")
+        if wait:
+            wait_for(lambda: self._registered(name), f"worker {name} is available")
         return part
 
     def _registered(self, name: str) -> bool:
