@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 
 from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
 
-__all__ = ["ArtifactStore", "FileArtifactStore", "check_digest", "sha256_of"]
+__all__ = ["ArtifactStore", "FileArtifactStore", "check_digest", "sha256_of", "sync_directory"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK = 1 << 20
@@ -97,6 +97,7 @@ class FileArtifactStore:
         target = self.location(digest)
         if self.intact(digest) and self.touch(digest):
             return
+        first = not target.parent.is_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
         try:
@@ -112,7 +113,9 @@ class FileArtifactStore:
                     f"Received bytes of digest {sha.hexdigest()}, expected {digest}; not stored."
                 )
             os.replace(temporary, target)
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
+            if first:  # else a power cut could take the folder, with what is in it
+                sync_directory(target.parent.parent)
         finally:
             Path(temporary).unlink(missing_ok=True)
 
@@ -226,7 +229,8 @@ def _aside(target: Path) -> Path:
     return target.with_name(f".part-{target.name}")
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
+    """Bring the names in a folder to the disk: a new file that was synced has none there before."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

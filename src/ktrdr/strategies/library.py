@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ktrdr.artifacts import sync_directory
 from ktrdr.errors import Conflict, InvalidInput, InvalidStrategy, NotFound
 from ktrdr.strategies.document import Strategy
 from ktrdr.strategies.parse import parse_strategy
@@ -154,6 +155,7 @@ def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
             _link_new(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def _link_new(temporary: str, path: Path) -> None:

@@ -19,7 +19,7 @@ __all__ = ["perform"]
 
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
-    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``,
+    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``, ``hog MEGABYTES``,
     ``trace FILE SECONDS``."""
     verb, _, rest = spec.strategy.partition(" ")
     run = env.scratch.parent.name  # operation and attempt
@@ -43,6 +43,8 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
                 os.write(1, b"%06d " % number + b"x" * ((1 << 20) - 8) + b"\n")
                 time.sleep(0.005)
                 yield Progress(number, int(rest), "flooding", {})
+        case "hog":
+            yield from _hog(int(rest))
         case "late":
             for done in range(2, 5):
                 yield Progress(done, 4, f"step {done}", {"step": done})
@@ -65,6 +67,14 @@ def _poison(field: str, env: JobEnvironment) -> JobResult:
             deep = [deep]
         return JobResult({"x": deep}, {})
     return JobResult({"x": half}, {"result": env.artifacts.put(b"result")})
+
+
+def _hog(megabytes: int) -> Generator[Progress, None, None]:
+    """Use so much memory, little by little."""
+    held: list[bytes] = []
+    while len(held) < megabytes:
+        held.append(b"x" * (1 << 20))
+        yield Progress(len(held), megabytes, "hogging", {})
 
 
 def _trace(file: Path, seconds: float, run: str) -> Generator[Progress, None, None]:

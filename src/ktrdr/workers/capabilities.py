@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from ktrdr.protocol.messages import Capabilities
+from ktrdr.workers.cgroup import memory_limit
 
-__all__ = ["GPU_PROBE", "cgroup_memory_limit", "detect_capabilities", "gpu_possible", "package_version"]
+__all__ = ["GPU_PROBE", "detect_capabilities", "gpu_possible", "package_version"]
 
 _log = logging.getLogger(__name__)
 GPU_PROBE = (sys.executable, "-m", "ktrdr.workers.gpu_probe")
@@ -40,18 +41,6 @@ def gpu_possible() -> bool:
     )
 
 
-def cgroup_memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes this container may use, or None where nothing limits it."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            text = (root / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdecimal() and int(text) < 1 << 60:
-            return int(text)
-    return None
-
-
 def detect_capabilities(
     *, with_gpu: bool, probe: Sequence[str] = GPU_PROBE, timeout_s: float = 20.0, possible: bool | None = None
 ) -> Capabilities:
@@ -59,7 +48,7 @@ def detect_capabilities(
 
     ``with_gpu`` False never starts a process. A probe that fails or is too slow means "no GPU", with a warning.
     """
-    memory = min(psutil.virtual_memory().total, cgroup_memory_limit() or 1 << 60)
+    memory = min(psutil.virtual_memory().total, memory_limit() or 1 << 60)
     usable = getattr(os, "sched_getaffinity", None)
     cores = len(usable(0)) if usable else (os.cpu_count() or 1)
     base = Capabilities(cores=cores, memory_gb=round(memory / 2**30, 1), version=package_version())

@@ -26,7 +26,7 @@ from ktrdr.operations.progress import Progress, Scalar
 from ktrdr.protocol.messages import DeliverRequest, ProgressView
 from ktrdr.protocol.specs import JobSpec
 from ktrdr.settings import CheckpointSettings
-from ktrdr.workers.capabilities import cgroup_memory_limit
+from ktrdr.workers.cgroup import memory_limit, oom_kills
 from ktrdr.workers.joblog import JobLog
 from ktrdr.workers.launch import Child, Exit, Launcher
 from ktrdr.workers.runfolder import DISK_EXIT, CheckpointLog, Outcome, RunFolder, Ticket
@@ -38,7 +38,6 @@ _log = logging.getLogger(__name__)
 _LOG_LOOK_S = 0.25
 _DELIVERY_LIMIT = 128 << 10
 _ERROR_LENGTH = 8_000
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +226,7 @@ class OperationHost:
             return _sendable(run, status="child_died", error=told)
 
     async def _run_and_deliver(self, run: Run) -> DeliverRequest:
-        kills_before = _oom_kills()
+        kills_before = oom_kills()
         exited: Exit | None = None
         error: str | None = None
         try:
@@ -238,7 +237,7 @@ class OperationHost:
         except (KtrdrError, OSError) as failure:
             error = f"The job could not be started: {failure}"
             _log.error("Operation %s: %s", run.operation_id, error)
-        return await asyncio.to_thread(self._deliver, run, exited, error, _oom_kills() > kills_before)
+        return await asyncio.to_thread(self._deliver, run, exited, error, oom_kills() > kills_before)
 
     def _prepare(self, run: Run) -> ProgressBridge:
         shutil.rmtree(run.folder.root, ignore_errors=True)
@@ -353,7 +352,7 @@ def describe_death(how: Exit, *, oom_killed: bool, limit: int | None = None) -> 
     Sure where the container's kill counter rose (``oom_killed``); a SIGKILL with a peak above 80 % of the limit
     counts as well.
     """
-    limit = limit or cgroup_memory_limit(_CGROUP) or psutil.virtual_memory().total
+    limit = limit or memory_limit() or psutil.virtual_memory().total
     peak = f"peak memory {how.peak_rss / 2**30:.2f} GiB" if how.peak_rss else "peak memory unknown"
     if how.killed_by is None and how.code == DISK_EXIT:
         return False, (
@@ -369,11 +368,3 @@ def describe_death(how: Exit, *, oom_killed: bool, limit: int | None = None) -> 
             "Use fewer bars or timeframes, or a worker with more memory."
         )
     return False, f"The job's process was killed by {name}; {peak}."
-
-
-def _oom_kills(root: Path = _CGROUP) -> int:
-    try:
-        lines = (root / "memory.events").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

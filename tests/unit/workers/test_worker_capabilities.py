@@ -12,7 +12,6 @@ import pytest
 
 from ktrdr.workers.capabilities import (
     GPU_PROBE,
-    cgroup_memory_limit,
     detect_capabilities,
     gpu_possible,
     package_version,
@@ -82,11 +81,3 @@ def test_nvidia_smi_absent_failing_and_working(tmp_path: Path) -> None:
     assert not from_nvidia_smi(str(program))["gpu"]
     program.write_text("#!/bin/sh\necho 1024\n")
     assert from_nvidia_smi(str(program))["gpu_memory_gb"] == 1.0
-
-
-def test_a_containers_limit(tmp_path: Path) -> None:
-    assert cgroup_memory_limit(tmp_path) is None
-    (tmp_path / "memory.max").write_text("max\n")
-    assert cgroup_memory_limit(tmp_path) is None
-    (tmp_path / "memory.max").write_text("1073741824\n")
-    assert cgroup_memory_limit(tmp_path) == 1 << 30

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
-from ktrdr.workers.host import _oom_kills, describe_death
+from ktrdr.workers.host import describe_death
 from ktrdr.workers.launch import Exit
 from ktrdr.workers.nursery import peak_bytes
 from ktrdr.workers.runfolder import DISK_EXIT
@@ -32,12 +31,6 @@ def test_a_death_is_described(how: Exit, oom_killed: bool, memory: bool, words: 
     assert out_of_memory is memory
     for word in words:
         assert word in told
-
-
-def test_the_containers_kill_counter(tmp_path: Path) -> None:
-    assert _oom_kills(tmp_path) == 0
-    (tmp_path / "memory.events").write_text("low 0\noom 9\noom_kill 4\noom_group_kill 1\n")
-    assert _oom_kills(tmp_path) == 4
 
 
 def test_peak_is_bytes() -> None:
