@@ -7,6 +7,7 @@ PostgreSQL is not installed. CPU and wall seconds are of one call on average; CP
 server's processes together.
 
 - claim: the next pending operation becomes an assigned one, durably: read the queue, then claim.
+- flush: no call of the ledger, but what the disk needs meanwhile to keep a page.
 - page: 50 operations, newest first; in turn the first page, one far back, one of a status, one of a status and type.
 - get: one operation by its id, chosen at random among all.
 - retention: a step of 100 operations that are deleted, and one of 100 stories that become a line.
@@ -18,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import math
+import os
 import random
 import statistics
 import sys
@@ -157,11 +159,25 @@ async def measure(ledger: Ledger, calls: int) -> dict[str, Times]:
         "queue": await timed(
             (store.queue_position(rng.choice(waiting)) for _ in range(few)), ledger.cpu, warm
         ),
+        "flush": flushes(few),
         "claim": await timed((_claim(store, n) for n in range(few)), ledger.cpu, warm),
         "submit": await timed((_submit(store, n) for n in range(few)), ledger.cpu, warm),
         "expire": await timed((store.expire(_OLD, _STEP) for _ in range(steps)), ledger.cpu, 3),
         "compact": await timed((store.compact(NOW, _STEP) for _ in range(steps)), ledger.cpu, 3),
     }
+
+
+def flushes(count: int) -> Times:
+    """What the disk takes to keep 8 kB, by itself: no commit is faster, and its slowest are a claim's slowest."""
+    times, spent = Times(), time.process_time()
+    with tempfile.TemporaryFile() as file:
+        for _ in range(count):
+            begin = time.perf_counter()
+            os.write(file.fileno(), bytes(8192))
+            os.fsync(file.fileno())
+            times.ms.append((time.perf_counter() - begin) * 1e3)
+    times.cpu_s = (time.process_time() - spent) / count
+    return times
 
 
 async def _claim(store: SqlStore, number: int) -> None:
@@ -205,6 +221,7 @@ _WORDS = {
     "page": "list page of 50",
     "counts": "counts per type and status",
     "queue": "queue position",
+    "flush": "a flush of 8 kB to the same disk, for comparison",
     "claim": "claim the next operation",
     "submit": "submit one, alone",
     "expire": "delete 100 old ones",

@@ -165,6 +165,7 @@ async def _counting_server(number: int, counted: Counter[int], requests: int = 1
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await asyncio.sleep(0.05)  # connections that were closed end here, too
 
 
 class TestAiohttp:
@@ -226,6 +227,7 @@ class TestAiohttp:
                 await reader.read()  # until the other side closes it
             opened.remove(writer)
             writer.close()
+            await writer.wait_closed()
             left.release()
 
         transport = AiohttpTransport()
@@ -239,6 +241,8 @@ class TestAiohttp:
             await asyncio.sleep(0.05)
             assert len(opened) == 1
             await transport.close()
+            await left.acquire()
+            await asyncio.sleep(0.05)
 
     async def test_a_kept_connection_that_the_peer_closed_is_replaced(self) -> None:
         counted: Counter[int] = Counter()

@@ -17,7 +17,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
-    literal,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -48,7 +48,7 @@ _place = tuple_(*_PLACE)
 
 def in_status(status: OperationStatus) -> ColumnElement[bool]:
     """``status = 'x'`` with the value in the SQL text: a plan made for any status could not use a partial index."""
-    return operations.c.status == literal(status.value, literal_execute=True)
+    return operations.c.status == literal_column(f"'{status.value}'")
 
 
 def _of_type(kind: OperationType) -> ColumnElement[bool]:

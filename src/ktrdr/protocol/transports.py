@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
+from ktrdr.protocol.lanes import Lanes, NotPlain, Unconnected
 from ktrdr.protocol.tls_renewal import ClientTls
 
 __all__ = ["AiohttpTransport", "Answer", "AsgiTransport", "Network", "Transport", "address_allowed"]
@@ -130,6 +132,8 @@ class _Resolver(AbstractResolver):
 class AiohttpTransport:
     """HTTP with a connection pool, bound to the running loop at first use.
 
+    Questions (GET) to plain-HTTP servers named by their address go by :class:`Lanes`, everything else by aiohttp.
+
     Making a connection costs more than a probe on one that is there, so one to each host is kept until the next round,
     as far as descriptors allow: of ``kept_hosts`` hosts, those that came first; all others are closed after use.
 
@@ -154,6 +158,8 @@ class AiohttpTransport:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
         self._kept = _KeptHosts(kept_hosts)
+        self._lanes = Lanes(_KEEPALIVE_S, _MAX_ANSWER_BYTES)
+        self._not_plain: set[str] = set()  # whose answers need a whole HTTP client
         self._allowed = lru_cache(_REMEMBERED_HOSTS)(self._host_allowed)
 
     async def request(
@@ -172,9 +178,13 @@ class AiohttpTransport:
         if not self._allowed(target.host or ""):
             raise ServerUnreachable(f"{url} lies outside the allowed networks.")
         host = target.authority
-        if not self._kept.begin(host):
+        keeps = self._kept.begin(host)
+        if not keeps:
             headers = {**(headers or {}), "connection": "close"}
         try:
+            if keeps and method == "GET" and json is None and target.scheme == "http":
+                with suppress(NotPlain):
+                    return await self._plainly(target, headers or {}, timeout_s)
             async with self._pool().request(
                 method, target,
                 json=json, headers=headers, timeout=_timeout(timeout_s), allow_redirects=False,
@@ -183,6 +193,8 @@ class AiohttpTransport:
                 body = await _read_capped(response, url)
                 return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ServerUnreachable(f"Cannot connect to {url}: {_reason(error)}.") from error
+        except Unconnected as error:
             raise ServerUnreachable(f"Cannot connect to {url}: {_reason(error)}.") from error
         except aiohttp.InvalidURL:
             raise InvalidInput(f"'{url}' is not an http(s) URL.") from None
@@ -199,11 +211,31 @@ class AiohttpTransport:
             return True
         return self._tls() or True
 
+    async def _plainly(self, target: URL, headers: Mapping[str, str], timeout_s: float) -> Answer:
+        """A question to a server that is named by its address; raises NotPlain if that is not the way to ask it."""
+        host, port = target.host or "", target.port
+        if port is None or target.authority in self._not_plain or not _is_address(host):
+            raise NotPlain
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        if lines.count("\n") != len(headers) or not lines.isascii():
+            raise NotPlain
+        head = f"GET {target.raw_path_qs} HTTP/1.1\r\nhost: {target.authority}\r\n{lines}\r\n"
+        try:
+            reply = await self._lanes.get(host, port, head.encode(), timeout_s)
+        except NotPlain:
+            if len(self._not_plain) >= _REMEMBERED_HOSTS:
+                self._not_plain.clear()
+            self._not_plain.add(target.authority)
+            raise
+        return Answer(reply.status, reply.headers, reply.body)
+
     def _host_allowed(self, host: str) -> bool:
         """Whether an address may be connected to; names are judged when they are resolved."""
         return self._networks is None or not _is_address(host) or address_allowed(host, self._networks)
 
     async def close(self) -> None:
+        self._lanes.close()
+        await asyncio.sleep(0)  # for the loop to end them
         if self._session is not None:
             await self._session.close()
             self._session = None
