@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from random import uniform
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from ktrdr.errors import (
     KtrdrError,
     NoAnswer,
     NotLeader,
+    Overloaded,
     ServerUnreachable,
     Unavailable,
 )
@@ -30,6 +33,7 @@ E = TypeVar("E", bound=KtrdrError)
 
 _PROBLEM = "urn:ktrdr:problem:"
 _PREFIX = "/api/v1"
+_COME_AGAIN_S = (0.5, 1.0, 2.0)
 
 
 def _error_classes() -> dict[str, type[KtrdrError]]:
@@ -88,13 +92,14 @@ class Api:
         timeout_s: float = 10.0,
         *,
         tls: ssl.SSLContext | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         import httpx  # lazy: `--help` of a command must not pay for it
 
         self.urls = backend_urls(url)
         self._at = 0  # of the one that answered last
         self.token = token
-        self._timeout_s = timeout_s
+        self._timeout_s, self._pause = timeout_s, pause
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # trust_env=False: a proxy variable must not carry loopback traffic or the token elsewhere
         self.tls = tls
@@ -146,7 +151,24 @@ class Api:
         timeout_s: float | None = None,
         **options: Any,
     ) -> httpx.Response:
-        """One request; see the class for what it raises."""
+        """One request, sent again a few times where every backend has too much to do; see the class for what it raises."""
+        for pause_s in _COME_AGAIN_S:
+            try:
+                return self._request(method, path, params=params, timeout_s=timeout_s, **options)
+            except Overloaded:  # nothing was recorded
+                # all who were refused must not come back at once
+                self._pause(pause_s * uniform(0.5, 1.5))  # noqa: S311 (no secret)
+        return self._request(method, path, params=params, timeout_s=timeout_s, **options)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None,
+        timeout_s: float | None,
+        **options: Any,
+    ) -> httpx.Response:
         import httpx  # lazy, see above
 
         query = {k: v for k, v in (params or {}).items() if v is not None}
@@ -183,7 +205,8 @@ class Api:
                 return answer
             refusal = _problem(answer)
             # a read that one backend cannot answer, for want of the ledger, another one may
-            if not isinstance(refusal, NotLeader) and not (method == "GET" and type(refusal) is Unavailable):
+            elsewhere = isinstance(refusal, NotLeader | Overloaded)
+            if not elsewhere and not (method == "GET" and type(refusal) is Unavailable):
                 raise refusal
         if refusal is not None:
             raise refusal

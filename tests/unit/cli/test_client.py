@@ -93,6 +93,34 @@ def test_problems_become_the_errors_they_name(slug: str, kind: type[errors.Ktrdr
             assert str(caught.value) == "It is so.\n  line 3, column 7: /name: wrong"
 
 
+@pytest.mark.parametrize(("refusals", "accepted"), [(2, True), (3, True), (9, False)])
+def test_a_backend_with_too_much_to_do_is_asked_again_a_little_later(refusals: int, accepted: bool) -> None:
+    problem = Said({"type": "urn:ktrdr:problem:overloaded", "detail": "Too much."}, 503)
+    left, pauses = [problem] * refusals, list[float]()
+    with (
+        scripted(lambda _, __: left.pop() if left else Said({"total": 1})) as backend,
+        Api(backend.url, pause=pauses.append) as api,
+    ):
+        if accepted:
+            assert api.post("/trainings/start", {})["total"] == 1
+        else:
+            with pytest.raises(errors.Overloaded, match="Too much"):
+                api.post("/trainings/start", {})
+        assert len(backend.asked) == min(refusals, 3) + 1
+    assert len(pauses) == min(refusals, 3)
+    assert all(0.25 <= pause <= 3.0 for pause in pauses)
+
+
+def test_another_backend_may_have_less_to_do() -> None:
+    problem = Said({"type": "urn:ktrdr:problem:overloaded", "detail": "Too much."}, 503)
+    with (
+        scripted(lambda _, __: problem) as busy,
+        scripted(lambda _, __: Said({"total": 1})) as free,
+        Api(f"{busy.url},{free.url}") as api,
+    ):
+        assert api.post("/trainings/start", {})["total"] == 1
+
+
 @pytest.mark.parametrize(
     "said",
     [
