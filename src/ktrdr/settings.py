@@ -14,6 +14,7 @@ from ktrdr.errors import InvalidSetting
 
 __all__ = [
     "DEFAULT_API_URL",
+    "RANDOM_ADVICE",
     "CheckpointSettings",
     "ControlSettings",
     "api_token",
@@ -23,9 +24,12 @@ __all__ = [
     "home",
     "read_choice",
     "read_number",
+    "token_weakness",
 ]
 
 DEFAULT_API_URL = "http://127.0.0.1:8000"
+RANDOM_ADVICE = "Make one: openssl rand -hex 32"
+_TOKEN_LENGTH, _TOKEN_VARIETY = 16, 8
 
 Environment = Mapping[str, str]
 
@@ -84,6 +88,19 @@ def api_url(environ: Environment | None = None) -> str:
 def api_token(environ: Environment | None = None) -> str | None:
     """``KTRDR_API_TOKEN`` or the content of the file ``KTRDR_API_TOKEN_FILE``; None where neither is set."""
     return _secret("KTRDR_API_TOKEN", environ)
+
+
+def token_weakness(token: str) -> str | None:
+    """Why a token that somebody chose could be guessed over a network, without a word of it; None if it is long enough.
+
+    At least 16 characters, of at least 8 different ones: that refuses what people type as a placeholder. It cannot tell
+    a sentence from random bytes; only random bytes are safe.
+    """
+    if len(token) < _TOKEN_LENGTH:
+        return f"has {len(token)} characters; at least {_TOKEN_LENGTH} are needed"
+    if len(set(token)) < _TOKEN_VARIETY:
+        return f"is made of {len(set(token))} different characters; at least {_TOKEN_VARIETY} are needed"
+    return None
 
 
 def enrolment_token(environ: Environment | None = None) -> str | None:

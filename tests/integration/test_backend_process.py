@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.xdist_group("backend process"),
 ]  # one backend stands for all
 
+TOKEN = "a-token-for-this-test-0123456789"
 SERVE = "import sys; from ktrdr.backend.server import run_backend; sys.exit(run_backend(*eval(sys.argv[1])))"
 
 
@@ -162,11 +163,11 @@ def test_off_loopback_it_does_not_start_without_a_token(tmp_path: Path) -> None:
 
 
 def test_off_loopback_with_a_token_every_route_but_health_needs_it(tmp_path: Path) -> None:
-    made = Process(tmp_path, "0.0.0.0", KTRDR_API_TOKEN="s3cret")
+    made = Process(tmp_path, "0.0.0.0", KTRDR_API_TOKEN=TOKEN)
     try:
         wait_for(made.ready, "the backend answers")
         assert made.get("/api/v1/workers")[0] == 401
-        assert made.get("/api/v1/workers", Authorization="Bearer s3cret")[0] == 200
+        assert made.get("/api/v1/workers", Authorization=f"Bearer {TOKEN}")[0] == 200
         assert made.stop() == 0
     finally:
         if made.process.poll() is None:

@@ -12,7 +12,15 @@ from pathlib import Path
 from ktrdr.errors import InvalidSetting
 from ktrdr.protocol.tls import TlsSettings
 from ktrdr.protocol.transports import Network
-from ktrdr.settings import ControlSettings, api_token, database_url, enrolment_token, home
+from ktrdr.settings import (
+    RANDOM_ADVICE,
+    ControlSettings,
+    api_token,
+    database_url,
+    enrolment_token,
+    home,
+    token_weakness,
+)
 
 __all__ = ["LOOPBACK", "PRIVATE", "BackendConfig", "is_loopback", "read_networks"]
 
@@ -53,6 +61,15 @@ def read_networks(text: str) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def _refuse_weak(host: str, **tokens: str | None) -> None:
+    for name, token in tokens.items():
+        weakness = None if token is None else token_weakness(token)
+        if weakness is not None:
+            raise InvalidSetting(
+                f"{name} {weakness} where everybody who reaches {host} may guess. {RANDOM_ADVICE}"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConfig:
     """A backend's settings.
@@ -86,7 +103,7 @@ class BackendConfig:
         Raises
         ------
         InvalidSetting
-            If a value cannot be used, or ``host`` is not loopback and no token is set.
+            If a value cannot be used, or ``host`` is not loopback and a token is missing or could be guessed.
         """
         env = os.environ if environ is None else environ
         token = api_token(env)
@@ -94,8 +111,11 @@ class BackendConfig:
         if not local and token is None:
             raise InvalidSetting(
                 f"Binding {host} would open the backend to the network without a password. "
-                "Set KTRDR_API_TOKEN (or KTRDR_API_TOKEN_FILE), or bind 127.0.0.1."
+                f"Set KTRDR_API_TOKEN (or KTRDR_API_TOKEN_FILE), or bind 127.0.0.1. {RANDOM_ADVICE}"
             )
+        worker_token = enrolment_token(env)
+        if not local:
+            _refuse_weak(host, KTRDR_API_TOKEN=token, KTRDR_ENROLMENT_TOKEN=worker_token)
         networks = read_networks(env.get("KTRDR_ALLOWED_WORKER_NETWORKS", ""))
         root = home(env)
         return cls(
@@ -103,7 +123,7 @@ class BackendConfig:
             database=database_url(env),
             control=ControlSettings.from_environment(env),
             api_token=token,
-            worker_token=enrolment_token(env),
+            worker_token=worker_token,
             tls=tls or TlsSettings.from_environment(env),
             loopback_only=local,
             networks=networks or (LOOPBACK if local else PRIVATE),

@@ -18,6 +18,7 @@ from pathlib import Path
 from ktrdr.cli.check import LOCAL_S, Check, Status
 from ktrdr.cli.check_backends import check_backends
 from ktrdr.cli.check_ledger import check_database
+from ktrdr.cli.check_secrets import check_secrets
 from ktrdr.cli.client import Api, Json
 from ktrdr.errors import InvalidInput, KtrdrError, NoAnswer, NotAuthorised, ServerUnreachable
 from ktrdr.protocol.tls import client_context
@@ -280,6 +281,7 @@ def examine(home: Path, url: str, token: str | None, *, told: bool) -> Iterator[
     yield from check_packages()
     yield check_home(home)
     yield check_database(home, database_url())
+    yield from check_secrets()
     yield check_port(8000, "the backend", needed=not told)  # with another backend nobody wants it
     yield check_port(5003, "a backtesting worker", needed=False)
     yield check_port(5004, "a training worker", needed=False)

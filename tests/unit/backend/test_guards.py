@@ -15,6 +15,7 @@ from ktrdr.errors import InvalidSetting
 from ktrdr.protocol.transports import Answer, AsgiTransport
 
 SHA = "a" * 64
+TOKEN = "a-token-for-this-test-0123456789"
 
 
 async def _inner(scope: Any, receive: Any, send: Any) -> None:
@@ -205,8 +206,29 @@ def test_off_loopback_needs_a_token(tmp_path: Path) -> None:
     env = {"KTRDR_HOME": str(tmp_path)}
     with pytest.raises(InvalidSetting, match="KTRDR_API_TOKEN"):
         BackendConfig.from_environment("0.0.0.0", environ=env)
-    config = BackendConfig.from_environment("0.0.0.0", environ=env | {"KTRDR_API_TOKEN": "t"})
-    assert (config.loopback_only, config.networks, config.worker_token) == (False, PRIVATE, "t")
+    config = BackendConfig.from_environment("0.0.0.0", environ=env | {"KTRDR_API_TOKEN": TOKEN})
+    assert (config.loopback_only, config.networks, config.worker_token) == (False, PRIVATE, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("weak", "told"),
+    [
+        ("s3cret", "has 6 characters; at least 16 are needed"),
+        ("0123456789abcde", "has 15 characters"),
+        ("changemechangeme", "is made of 7 different characters; at least 8 are needed"),
+        ("0" * 64, "is made of 1 different characters"),
+    ],
+)
+@pytest.mark.parametrize("name", ["KTRDR_API_TOKEN", "KTRDR_ENROLMENT_TOKEN"])
+def test_off_loopback_a_token_that_can_be_guessed_is_refused_without_a_word_of_it(
+    tmp_path: Path, name: str, weak: str, told: str
+) -> None:
+    env = {"KTRDR_HOME": str(tmp_path), "KTRDR_API_TOKEN": TOKEN} | {name: weak}
+    with pytest.raises(InvalidSetting, match=f"^{name} {told}") as caught:
+        BackendConfig.from_environment("0.0.0.0", environ=env)
+    assert "openssl rand -hex 32" in str(caught.value)
+    assert weak not in str(caught.value)
+    assert BackendConfig.from_environment("127.0.0.1", environ=env).loopback_only
 
 
 def test_a_local_backend_needs_nothing(tmp_path: Path) -> None:
@@ -217,16 +239,16 @@ def test_a_local_backend_needs_nothing(tmp_path: Path) -> None:
 
 def test_networks_and_enrolment_token_by_environment(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
-    secret.write_text("enrol\n")
+    secret.write_text("the-enrolment-of-workers\n")
     env = {
         "KTRDR_HOME": str(tmp_path),
-        "KTRDR_API_TOKEN": "api",
+        "KTRDR_API_TOKEN": TOKEN,
         "KTRDR_ENROLMENT_TOKEN_FILE": str(secret),
         "KTRDR_ALLOWED_WORKER_NETWORKS": "10.0.0.0/8, 192.168.1.0/24",
     }
     config = BackendConfig.from_environment("0.0.0.0", environ=env)
     assert [str(n) for n in config.networks] == ["10.0.0.0/8", "192.168.1.0/24"]
-    assert (config.api_token, config.worker_token) == ("api", "enrol")
+    assert (config.api_token, config.worker_token) == (TOKEN, "the-enrolment-of-workers")
 
 
 def test_a_wrong_network_is_named() -> None:

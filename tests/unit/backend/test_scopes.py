@@ -144,8 +144,8 @@ async def test_several_scopes_add_up(secured: ControlPlane) -> None:
 
 def test_off_loopback_the_bootstrap_token_stays_required(tmp_path: Path) -> None:
     environ = {"KTRDR_HOME": str(tmp_path), "KTRDR_API_TOKEN_FILE": str(tmp_path / "token")}
-    (tmp_path / "token").write_text("from-a-file\n")
-    assert BackendConfig.from_environment("0.0.0.0", environ=environ).api_token == "from-a-file"
+    (tmp_path / "token").write_text("from-a-file-0123456789\n")
+    assert BackendConfig.from_environment("0.0.0.0", environ=environ).api_token == "from-a-file-0123456789"
 
 
 @pytest.mark.parametrize(

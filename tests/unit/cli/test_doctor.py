@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from ktrdr.cli.check_secrets import check_secrets
 from ktrdr.cli.doctor import (
     Check,
     check_backend,
@@ -287,3 +288,17 @@ def test_a_ledger_in_postgresql_is_looked_at_without_its_password(postgres: Any,
     away = check_database(tmp_path, "postgresql://me:a-secret@127.0.0.1:9/ktrdr")
     assert away.status == "fail"
     assert "a-secret" not in f"{away.detail} {away.advice}"
+
+
+def test_tokens(tmp_path: Path) -> None:
+    good = "b7f3c1d2e4a5968778695a4b3c2d1e0f"
+    assert list(check_secrets({})) == []
+    assert [c.status for c in check_secrets({"KTRDR_API_TOKEN": good})] == ["ok"]
+    for weak in ({"KTRDR_API_TOKEN": "s3cret"}, {"KTRDR_API_TOKEN": good, "KTRDR_ENROLMENT_TOKEN": "s3cret"}):
+        [check] = check_secrets(weak)
+        assert check.status == "warn"
+        assert "has 6 characters" in check.detail
+        assert "openssl rand -hex 32" in check.advice
+        assert "s3cret" not in check.detail + check.advice
+    [check] = check_secrets({"KTRDR_API_TOKEN_FILE": str(tmp_path / "absent")})
+    assert check.status == "fail"
