@@ -165,9 +165,6 @@ def read_yaml(text: str, faults: Faults) -> Node:
             builder.feed(event)
     except YAMLError as error:
         raise _not_yaml(error) from None
-    except OverflowError:  # what the reader does with \UFFFFFFFF
-        fault = FieldError("", "an escape such as \\UFFFFFFFF names a character that does not exist")
-        raise InvalidStrategy("The document is not YAML", [fault]) from None
     if builder.root is None:
         raise InvalidStrategy("The document is empty. Start from: ktrdr strategies new NAME")
     return builder.root
@@ -175,7 +172,11 @@ def read_yaml(text: str, faults: Faults) -> Node:
 
 def _events(text: str) -> Iterator[Event]:
     yaml = YAML(typ="safe", pure=True)
-    yield from yaml.parse(text)
+    try:
+        yield from yaml.parse(text)
+    except (OverflowError, ValueError):  # what the reader does with \UFFFFFFFF, by the version of Python
+        fault = FieldError("", "an escape such as \\UFFFFFFFF names a character that does not exist")
+        raise InvalidStrategy("The document is not YAML", [fault]) from None
 
 
 def _not_yaml(error: YAMLError) -> InvalidStrategy:
