@@ -55,7 +55,7 @@ WAITING_BUGS = (
     _bug(
         "a forgotten worker does not register again",
         _REGISTRATION,
-        "            if now >= due:\n                return\n            try:\n                await asyncio.wait_for(self._again.wait(), due - now)\n            except TimeoutError:\n                continue\n            return\n",
+        "            if now >= due:\n                return\n            try:\n                async with asyncio.timeout(due - now):  # asyncio.wait_for (3.11) may lose a cancel\n                    await self._again.wait()\n            except TimeoutError:\n                continue\n            return\n",
         "            await asyncio.sleep(max(due - now, 1.0))\n",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -64,10 +65,10 @@ class Mirror:
                 pause_s = _SHARE * (self._clock.monotonic() - began)
             # a look that hung says nothing of how much work the next one is
             await asyncio.sleep(min(max(_LEAST_S, pause_s), _IDLE_S))
-            try:
-                await asyncio.wait_for(self._stale.wait(), _IDLE_S)
-            except TimeoutError:
-                continue
+            # asyncio.wait_for (3.11) loses a cancel that comes together with the news, and this would never end
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_S):
+                    await self._stale.wait()
 
     async def fresh(self) -> None:
         """Look, unless that was done just now; does nothing while this backend leads and knows by itself."""

@@ -109,8 +109,8 @@ class PostgresLeadership(Leadership):
         """One session, from its beginning until it is lost."""
         given = self._url.translate_connect_args(username="user", database="dbname")
         options = {**connect_args(self._url), **given, **self._url.query}
-        connecting = AsyncConnection.connect(autocommit=True, **options)
-        self._connection = connection = await asyncio.wait_for(connecting, 2 * self._lease_s)
+        async with asyncio.timeout(2 * self._lease_s):  # asyncio.wait_for (3.11) may lose a cancel
+            self._connection = connection = await AsyncConnection.connect(autocommit=True, **options)
         await self._ask(_SESSION, {"lease": f"{max(1, round(self._lease_s * 1000))}ms"})
         await self._ask("SELECT set_config('lock_timeout', '10s', false)")
         [admitted] = await self._ask(ASK)

@@ -64,7 +64,8 @@ class CheckpointPost:
         last.saved = posted.saved
         if (last.notes, last.refused) != (posted.notes, posted.refused):
             try:
-                await asyncio.wait_for(self._pass_on(run, last, posted), _LAST_NEWS_S)
+                async with asyncio.timeout(_LAST_NEWS_S):
+                    await self._pass_on(run, last, posted)
             except TimeoutError:
                 _log.warning("Operation %s: the last news of checkpoints was not taken", run.operation_id)
 

@@ -105,7 +105,9 @@ class Courier:
                     self._complained = False
                     await self._wake.wait()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._nudge.wait(), delay_s * self._random.uniform(0.5, 1.0))
+                    # asyncio.wait_for (3.11) may lose a cancel
+                    async with asyncio.timeout(delay_s * self._random.uniform(0.5, 1.0)):
+                        await self._nudge.wait()
                 self._nudge.clear()
                 delay_s = min(2 * delay_s, self._longest_retry_s)
                 await self.flush()

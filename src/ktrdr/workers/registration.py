@@ -112,7 +112,8 @@ class Registration:
             if now >= due:
                 return
             try:
-                await asyncio.wait_for(self._again.wait(), due - now)
+                async with asyncio.timeout(due - now):  # asyncio.wait_for (3.11) may lose a cancel
+                    await self._again.wait()
             except TimeoutError:
                 continue
             return

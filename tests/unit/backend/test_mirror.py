@@ -45,14 +45,37 @@ async def _as_it_is(operation: Operation, progress: Progress) -> Operation:
     return operation
 
 
+def _mirror(store: MemoryStore, registry: WorkerRegistry, clock: FakeClock) -> Mirror:
+    progress = ProgressReader(registry, Fleet(AsgiTransport({}), None, 1.0, 1.0), clock, 1.0, _as_it_is)
+    mirror = Mirror(store, MemoryBoard(MemoryElection(), Fence(), {}), registry, clock, progress)
+    mirror.active = True
+    return mirror
+
+
+async def test_news_at_the_moment_of_the_end_do_not_keep_it_going() -> None:
+    clock = FakeClock()
+
+    async def end_after(ticks: int) -> None:
+        mirror = _mirror(MemoryStore(), WorkerRegistry(clock, STILL, "0"), clock)
+        looking = asyncio.create_task(mirror.run())
+        await asyncio.sleep(1.0)  # it has looked, rested, and waits for news
+        mirror.stale()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        looking.cancel()
+        done, _ = await asyncio.wait({looking}, timeout=10)
+        looking.cancel()
+        assert done, f"a cancel {ticks} ticks after the news was lost"
+
+    await asyncio.gather(*(end_after(ticks) for ticks in range(6)))
+
+
 @pytest.mark.parametrize("fails", [True, False])
 async def test_after_a_look_that_hung_the_next_one_comes_soon(fails: bool) -> None:
     clock = FakeClock()
     store, registry = _Slow(clock, fails=fails), WorkerRegistry(clock, STILL, "0")
     await store.save_worker(a_worker())
-    progress = ProgressReader(registry, Fleet(AsgiTransport({}), None, 1.0, 1.0), clock, 1.0, _as_it_is)
-    mirror = Mirror(store, MemoryBoard(MemoryElection(), Fence(), {}), registry, clock, progress)
-    mirror.active = True
+    mirror = _mirror(store, registry, clock)
     looking = asyncio.create_task(mirror.run())
     try:
         async with asyncio.timeout(20):
