@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.errors import NotFound, Unavailable
-from ktrdr.jobs.checkpoint import checkpoint_owner
+from ktrdr.jobs.checkpoint import checkpoint_done, checkpoint_owner
 from ktrdr.operations.store import OperationStore
 
 __all__ = ["CheckpointFiles"]
@@ -38,6 +38,22 @@ class CheckpointFiles:
         """Those of ``digests`` whose files are whole."""
         known = tuple(digests)
         return await asyncio.to_thread(lambda: tuple(d for d in known if self._artifacts.intact(d)))
+
+    async def furthest_first(self, digests: Iterable[str]) -> list[str]:
+        """The checkpoints in the order in which an attempt tries them.
+
+        The ledger holds them in the order of their news, and news can overtake each other: a report that got no answer
+        in time may be heard after the next one.
+        """
+        known = list(digests)
+        if len(known) < 2:
+            return known
+        done = await asyncio.to_thread(lambda: {digest: self._done(digest) for digest in known})
+        return sorted(known, key=lambda digest: -done[digest])
+
+    def _done(self, digest: str) -> int:
+        done = checkpoint_done(self._artifacts.location(digest))
+        return -1 if done is None else done
 
     async def drop(self, operation_id: str, digests: Iterable[str]) -> None:
         """Remove checkpoints of the operation's own that it needs no more."""

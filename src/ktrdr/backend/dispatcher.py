@@ -307,7 +307,7 @@ class Dispatcher:
             attempt=assignment.attempt,
             lease_s=self._control.lease_s,
             spec=spec,
-            checkpoints=list(operation.checkpoints) or None,
+            checkpoints=await self._operations.resume_points(operation) or None,
             traceparent=self._operations.traceparent(operation_id, assignment.attempt),
         )
         pause_s = 0.1

@@ -208,6 +208,12 @@ class OperationsService:
                 work, name = self._stop_at(operation_id, assignment), f"stop {operation_id}"
                 self._fleet.spawn(work, name, operation_id=operation_id, worker_id=assignment.worker_id)
 
+    async def resume_points(self, operation: Operation) -> list[str]:
+        """The checkpoints from which the next attempt goes on, the best one first."""
+        if self.checkpoint_files is None:
+            return list(operation.checkpoints)
+        return await self.checkpoint_files.furthest_first(operation.checkpoints)
+
     def _drop(self, operation_id: str, digests: tuple[str, ...]) -> None:
         if self.checkpoint_files is not None:
             work = self.checkpoint_files.drop(operation_id, digests)

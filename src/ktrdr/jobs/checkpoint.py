@@ -12,7 +12,7 @@ from ktrdr.errors import InvalidInput, UnusableCheckpoint
 from ktrdr.operations.progress import Scalar
 from ktrdr.snapshot import Snapshot, pack, read_values, unpack
 
-__all__ = ["FORMATS", "Checkpoint", "ResumePoint", "Unit", "checkpoint_owner"]
+__all__ = ["FORMATS", "Checkpoint", "ResumePoint", "Unit", "checkpoint_done", "checkpoint_owner"]
 
 FORMATS: Mapping[str, str] = {"training": "training/1", "backtesting": "backtesting/1"}
 """What the state of each kind of job looks like; the number rises whenever what is stored, or the arithmetic that goes
@@ -97,6 +97,16 @@ class Checkpoint:
 
 def checkpoint_owner(file: Path) -> str | None:
     """The operation whose job wrote this checkpoint; None if the file is absent or no checkpoint. Reads its head only."""
-    head = (read_values(file) or {}).get(_HEAD)
-    owner = head.get("operation_id") if isinstance(head, dict) else None
+    owner = _head_of(file).get("operation_id")
     return owner if isinstance(owner, str) else None
+
+
+def checkpoint_done(file: Path) -> int | None:
+    """How much of the job was done; None if the file is absent or no checkpoint. Reads its head only."""
+    done = _head_of(file).get("done")
+    return done if isinstance(done, int) else None
+
+
+def _head_of(file: Path) -> Mapping[str, object]:
+    head = (read_values(file) or {}).get(_HEAD)
+    return head if isinstance(head, dict) else {}

@@ -17,15 +17,15 @@ from support.control_plane import ControlPlane, settle
 TRAINING = OperationType.TRAINING
 
 
-def made(name: str, label: bytes) -> bytes:
+def made(name: str, label: bytes, done: int = 1) -> bytes:
     """A checkpoint that a job of the operation ``name`` wrote."""
     return Checkpoint(
         format="training/1",
         spec_digest="0" * 64,
         operation_id=name,
         attempt=1,
-        done=1,
-        total=2,
+        done=done,
+        total=9,
         unit="epochs",
         metrics=(),
         snapshot=Snapshot({"label": label.decode()}),
@@ -70,6 +70,19 @@ async def test_the_next_attempt_is_given_the_two_newest(plane: ControlPlane) -> 
     await plane.deliver(worker, name, "released", checkpoint_digest=plane.put(made(name, b"four")))
     await plane.until(name, "running")
     assert worker.starts[1].checkpoints == [sha(name, b"four"), sha(name, b"three")]
+
+
+async def test_news_that_overtake_each_other_cost_no_work(plane: ControlPlane) -> None:
+    """A report that got no answer in time may be heard after the next one."""
+    worker, name = await running(plane)
+    late, newest = (plane.put(made(name, b"", done)) for done in (2, 7))
+    for digest in (newest, late):
+        news = {"operation_id": name, "attempt": 1, "digest": digest}
+        body = worker.report() | {"worker_status": "busy", "checkpoint": news}
+        await plane.api("POST", "/workers/t1/report", body)
+    await plane.deliver(worker, name, "released")
+    await plane.until(name, "running")
+    assert worker.starts[1].checkpoints == [newest, late]
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn"])
