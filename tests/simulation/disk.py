@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from typing import Protocol
@@ -129,10 +129,12 @@ class Disk(MemoryStore):
             return None
         return bisect_left(self._queues[operation.operation_type], _place(operation)) + 1
 
-    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
+    async def pending(
+        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+    ) -> Sequence[Operation]:
         reach = limit  # into each queue; further if some must wait
         while True:
-            front = sorted(chain.from_iterable(line[:reach] for line in self._queues.values()))[:reach]
+            front = sorted(chain.from_iterable(self._queues[kind][:reach] for kind in types))[:reach]
             first = (self._operations[place[-1]] for place in front)
             found = [o for o in first if o.not_before is None or _may_begin(o, now)]
             if len(found) >= limit or len(front) < reach:

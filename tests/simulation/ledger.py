@@ -219,8 +219,10 @@ class Connection(OperationStore):
     async def page(self, query: OperationQuery) -> OperationPage:
         return await self._read(lambda: self._disk.page(query))
 
-    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        return await self._read(lambda: self._disk.pending(now, limit))
+    async def pending(
+        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+    ) -> Sequence[Operation]:
+        return await self._read(lambda: self._disk.pending(now, limit, types))
 
     async def live(self) -> Sequence[Operation]:
         return await self._read(self._disk.live)

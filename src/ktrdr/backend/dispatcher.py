@@ -126,8 +126,10 @@ class Dispatcher:
         if all(self._registry.select(kind) is None for kind in WorkerType):
             return  # as after most submissions to a fleet that is busy: the ledger need not be asked
         await self._operations.pauses.read()
-        while self._free():
-            pending = await self._operations.store.pending(self._clock.now(), limit)
+        while free := self._free():
+            # of these types alone: before the one for which there is a worker a hundred thousand others may wait
+            types = [kind for kind, served_by in WORKER_TYPE.items() if served_by in free]
+            pending = await self._operations.store.pending(self._clock.now(), limit, types)
             await self._claim(pending)
             if len(pending) < limit or not await self._starved(pending):
                 return

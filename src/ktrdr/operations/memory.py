@@ -108,10 +108,11 @@ class MemoryStore(OperationStore):
         shown = tuple(found[:limit])
         return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
 
-    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        ready = (
-            o for o in self._queue() if o.not_before is None or not now < o.not_before <= now + LONGEST_WAIT
-        )
+    async def pending(
+        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+    ) -> Sequence[Operation]:
+        queue = (o for o in self._queue() if o.operation_type in types)
+        ready = (o for o in queue if o.not_before is None or not now < o.not_before <= now + LONGEST_WAIT)
         return tuple(ready)[:limit]
 
     async def live(self) -> Sequence[Operation]:

@@ -160,20 +160,22 @@ def _same_order(column: ColumnElement[Any], candidates: Any) -> ColumnElement[An
 
 
 @lru_cache(64)
-def _ready(limit: int) -> Select[Any]:
+def _ready(limit: int, types: tuple[OperationType, ...]) -> Select[Any]:
     """The limit stands in the text: PostgreSQL takes a limit it does not know for a tenth of the table, and would plan
     this anew each time, which takes longer than the answer."""
     until = operations.c.not_before_us
     ready = or_(until.is_(None), until <= bindparam("now_us"), until > bindparam("far_us"))
-    groups = ([in_status(OperationStatus.PENDING), _of_type(kind), ready] for kind in OperationType)
+    groups = ([in_status(OperationStatus.PENDING), _of_type(kind), ready] for kind in types)
     return _first(groups, _DISPATCH_ORDER, literal_column(str(limit), Integer))
 
 
-def pending(connection: Connection, now: datetime, limit: int) -> Sequence[Operation]:
+def pending(
+    connection: Connection, now: datetime, limit: int, types: tuple[OperationType, ...]
+) -> Sequence[Operation]:
     """The first in dispatch order that need not wait any more."""
     far_us = to_microseconds(now + LONGEST_WAIT)
     values = {"now_us": to_microseconds(now), "far_us": far_us}
-    return tuple(_operations(connection, _ready(limit), values))
+    return tuple(_operations(connection, _ready(limit, types), values)) if types else ()
 
 
 _ALIVE = union_all(

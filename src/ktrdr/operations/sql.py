@@ -147,8 +147,11 @@ class SqlStore(OperationStore):
     async def page(self, query: OperationQuery) -> OperationPage:
         return await self._read(partial(queries.page, query=query))
 
-    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]:
-        return await self._read(partial(alone, partial(queries.pending, now=now, limit=limit)))
+    async def pending(
+        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+    ) -> Sequence[Operation]:
+        chosen = tuple(kind for kind in OperationType if kind in types)
+        return await self._read(partial(alone, partial(queries.pending, now=now, limit=limit, types=chosen)))
 
     async def live(self) -> Sequence[Operation]:
         return await self._read(partial(alone, queries.live))

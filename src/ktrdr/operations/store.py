@@ -113,7 +113,11 @@ class OperationStore(ABC):
     @abstractmethod
     async def page(self, query: OperationQuery) -> OperationPage: ...
     @abstractmethod
-    async def pending(self, now: datetime, limit: int) -> Sequence[Operation]: ...
+    async def pending(
+        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+    ) -> Sequence[Operation]:
+        """The first in dispatch order, of these types."""
+
     @abstractmethod
     async def live(self) -> Sequence[Operation]:
         """Every operation that is assigned, running or cancelling."""

@@ -51,6 +51,13 @@ class ReadingLaws(StoreLaws):
         assert [o.operation_id for o in await store.pending(T0, 2)] == ["op_urgent", "op_a"]
         assert [await store.queue_position(o.operation_id) for o in found] == [1, 2, 3, 4]
 
+    async def test_pending_may_be_asked_for_one_type(self, store: OperationStore) -> None:
+        await store.submit(a_submission("op_b"), T0)
+        await store.submit(a_submission("op_t", operation_type=OperationType.TRAINING), T0 + SECOND)
+        for kind, name in ((OperationType.BACKTESTING, "op_b"), (OperationType.TRAINING, "op_t")):
+            assert [o.operation_id for o in await store.pending(T0, 10, [kind])] == [name]
+        assert await store.pending(T0, 10, []) == ()
+
     async def test_the_queue_is_counted_per_type(self, store: OperationStore) -> None:
         await store.submit(a_submission("op_a"), T0)
         await store.submit(a_submission("op_t", operation_type=OperationType.TRAINING), T0 + SECOND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from ktrdr.operations.memory import MemoryStore
 from ktrdr.operations.model import NewOperation, OperationType
@@ -154,15 +155,36 @@ async def test_work_far_back_in_the_queue_is_found_for_a_free_worker_of_its_kind
     await plane.until(late, "running")
 
 
+async def test_of_work_that_no_free_worker_does_nothing_is_read(tmp_path: Path) -> None:
+    """Else each pass would read a backlog of backtests from its beginning, to find a training behind it."""
+
+    class Counting(MemoryStore):
+        read = 0
+
+        async def pending(self, now, limit, types):
+            found = await super().pending(now, limit, types)
+            self.read += len(found)
+            return found
+
+    store = Counting()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        for _ in range(70):
+            await plane.submit()
+        await plane.join("t1", "training")
+        late = await plane.submit(TRAINING)
+        await plane.until(late, "running")
+        assert store.read <= 1
+
+
 async def test_a_failing_pass_does_not_end_the_dispatcher(plane: ControlPlane) -> None:
     class Stumbling(MemoryStore):
         stumbles = 1
 
-        async def pending(self, now, limit):
+        async def pending(self, now, limit, types):
             if self.stumbles:
                 self.stumbles -= 1
                 raise RuntimeError("planted")
-            return await super().pending(now, limit)
+            return await super().pending(now, limit, types)
 
     other = ControlPlane(plane.config.home / "other", store=Stumbling())
     async with other.running():
