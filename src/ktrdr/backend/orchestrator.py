@@ -6,6 +6,7 @@ Whatever is wrong with a request is said here, before anything is recorded.
 from __future__ import annotations
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -222,7 +223,8 @@ class ServiceOrchestrator(ABC, Generic[R]):
     async def _once(self, request: R, names: Hashable, work: Callable[[], tuple[Stamps, Work]]) -> Work:
         """What the request means: remembered, else made on a thread, which reads files. ``names``: all that the meaning
         depends on beside the request and the market data."""
-        key = (request.model_dump_json(exclude=_NO_MEANING), names)
+        # not model_dump_json, which refuses half characters before it can be said what is wrong with them
+        key = (json.dumps(request.model_dump(mode="json", exclude=_NO_MEANING)), names)
         known = self._resolved.get(key)
         if known is not None:
             return known
