@@ -213,6 +213,9 @@ class Connection(OperationStore):
     async def get(self, operation_id: str) -> Operation:
         return await self._read(lambda: self._disk.get(operation_id))
 
+    async def by_key(self, idempotency_key: str) -> Operation | None:
+        return await self._read(lambda: self._disk.by_key(idempotency_key))
+
     async def spec(self, digest: str) -> bytes:
         return await self._read(lambda: self._disk.spec(digest))
 

@@ -120,7 +120,11 @@ class ServiceOrchestrator(ABC, Generic[R]):
         began = self._use.clock.now()
         work = await self.resolve(request)
         await self._use.fresh()
-        self._refuse_without_workers(work, reject=request.when_busy == "reject")
+        try:
+            self._refuse_without_workers(work, reject=request.when_busy == "reject")
+        except (NoWorkers, Unavailable):
+            if idempotency_key is None or await self._use.store.by_key(idempotency_key) is None:
+                raise  # else it was recorded before: perhaps it is what keeps the worker busy
         operation = await self.record(
             canonical_json(work.spec),
             requirements=work.requirements,

@@ -91,6 +91,10 @@ class MemoryStore(OperationStore):
     async def get(self, operation_id: str) -> Operation:
         return self._find(operation_id)
 
+    async def by_key(self, idempotency_key: str) -> Operation | None:
+        operation_id = self._keys.get(idempotency_key)
+        return None if operation_id is None else self._operations[operation_id]
+
     async def spec(self, digest: str) -> bytes:
         try:
             return self._specs[digest]

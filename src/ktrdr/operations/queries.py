@@ -36,7 +36,7 @@ from ktrdr.operations.rows import operation_from_row
 from ktrdr.operations.store import COUNTED, LONGEST_WAIT, OperationPage, OperationQuery, absent
 from ktrdr.operations.tables import held_by_a_worker, operations, specs, tallies
 
-__all__ = ["counts", "find", "held", "in_status", "live", "page", "pending", "spec"]
+__all__ = ["by_key", "counts", "find", "held", "in_status", "live", "page", "pending", "spec"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _PLACE = (operations.c.created_us, operations.c.operation_id)
@@ -65,6 +65,13 @@ def find(connection: Connection, operation_id: str, *, lock: bool = False) -> Op
     if row is None:
         raise absent(operation_id)
     return operation_from_row(row)
+
+
+def by_key(connection: Connection, idempotency_key: str) -> Operation | None:
+    """The operation that was submitted under this key."""
+    chosen = select(operations).where(operations.c.idempotency_key == idempotency_key)
+    row = connection.execute(chosen).mappings().first()
+    return None if row is None else operation_from_row(row)
 
 
 def spec(connection: Connection, digest: str) -> bytes:

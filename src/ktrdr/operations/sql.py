@@ -141,6 +141,9 @@ class SqlStore(OperationStore):
     async def get(self, operation_id: str) -> Operation:
         return await self._read(partial(alone, partial(queries.find, operation_id=operation_id)))
 
+    async def by_key(self, idempotency_key: str) -> Operation | None:
+        return await self._read(partial(alone, partial(queries.by_key, idempotency_key=idempotency_key)))
+
     async def spec(self, digest: str) -> bytes:
         return await self._read(partial(alone, partial(queries.spec, digest=digest)))
 

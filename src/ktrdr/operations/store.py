@@ -109,6 +109,10 @@ class OperationStore(ABC):
         """Raises NotFound."""
 
     @abstractmethod
+    async def by_key(self, idempotency_key: str) -> Operation | None:
+        """The operation that was submitted under this key, if there is one."""
+
+    @abstractmethod
     async def spec(self, digest: str) -> bytes: ...
     @abstractmethod
     async def page(self, query: OperationQuery) -> OperationPage: ...

@@ -71,6 +71,7 @@ class ChangeLaws(StoreLaws):
         again = await store.submit(a_submission("op_b", idempotency_key="k"), T0 + SECOND)
         assert again == first
         assert (await store.page(OperationQuery())).total == 1
+        assert (await store.by_key("k"), await store.by_key("op_a")) == (first, None)
 
     async def test_the_same_key_with_another_spec_is_a_conflict(self, store: OperationStore) -> None:
         await store.submit(a_submission("op_a", idempotency_key="k"), T0)

@@ -269,6 +269,18 @@ async def test_a_busy_fleet_queues_or_rejects_as_asked(stocked: ControlPlane) ->
     await stocked.until(second["operation_id"], "running")
 
 
+async def test_what_was_recorded_under_a_key_is_not_refused_when_it_is_submitted_again(
+    stocked: ControlPlane,
+) -> None:
+    """The first answer was lost, and the operation itself keeps the only worker busy."""
+    body = {"strategy_name": "sp500_trend", "when_busy": "reject"}
+    first = await stocked.api("POST", "/trainings/start", body, idempotency_key="k")
+    await stocked.until(first["operation_id"], "running")
+    again = await stocked.api("POST", "/trainings/start", body, idempotency_key="k")
+    assert again["operation_id"] == first["operation_id"]
+    assert (await stocked.ask("POST", TRAIN, body, idempotency_key="other")).status == 503
+
+
 async def test_the_same_key_and_body_give_the_same_operation(stocked: ControlPlane) -> None:
     body = {"strategy_name": "sp500_trend"}
     one = await stocked.api("POST", "/trainings/start", body, idempotency_key="k1")
