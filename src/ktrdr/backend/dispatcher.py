@@ -74,7 +74,7 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._at_rest = False  # the last pass is over; nobody in the queue could be given a worker
         self._refusals: dict[str, int] = {}
-        operations.wake = self.wake
+        operations.wake = registry.on_free = self.wake
         operations.on_end = self._forget
 
     def wake(self) -> None:
@@ -100,25 +100,29 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Serve wake-ups for ever; a failing pass is logged and tried again a second later."""
+        looked = True
         try:
             while True:
-                self._at_rest = not self._woken.is_set()
+                self._at_rest = looked and not self._woken.is_set()
                 await self._woken.wait()
                 self._at_rest = False
                 self._woken.clear()
-                await self._pass()
+                looked = await self._pass()
         finally:
             self._at_rest = False
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
+        """False if it failed, so that somebody in the queue may still be due."""
         try:
             await self.dispatch_pending()
+            return True
         except Unavailable as error:
             _log.warning("Dispatching failed: %s", error)
             asyncio.get_running_loop().call_later(_LEDGER_AWAY_S, self.wake)
         except Exception:  # the edge of a background job: the loop outlives everything
             _log.exception("Dispatching failed; trying again")
             asyncio.get_running_loop().call_later(1.0, self.wake)
+        return False
 
     async def dispatch_pending(self) -> None:
         """One pass over the queue, in its order, as far as free workers reach."""

@@ -7,7 +7,7 @@ nothing can come between.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -107,6 +107,7 @@ class WorkerRegistry:
         self.writing = KeyedLocks()
         self._turn = self._number = 0
         self._turns = Turns()
+        self.on_free: Callable[[], None] = lambda: None  # called at once when a worker may be chosen
 
     def __iter__(self) -> Iterator[WorkerEndpoint]:
         return iter(list(self._workers.values()))
@@ -174,7 +175,10 @@ class WorkerRegistry:
                 free=worker.serves and free,
                 holds=worker.current_operation_id,
             )
+            was_free = self.is_free(worker)
             self._turns.note(worker, standing)
+            if standing.free and not was_free:
+                self.on_free()
 
     # --- status -------------------------------------------------------------------------------------------------
 
