@@ -87,6 +87,8 @@ class Enrolment:
             known = self._registry.find(request.worker_id)
             accepted = known.reserved_for if known is not None and known.accepted else None
             worker = self._registry.put(record)
+        # one that says it is busy is not free, not for a moment
+        self._registry.heard(worker, view, worker.revision)
         if known is None or known.record.instance_id != request.instance_id:
             accepted = None
             _log.info("Worker %s registered from %s", request.worker_id, endpoint)

@@ -248,6 +248,7 @@ class OperationsService:
         """A worker says that it runs this attempt; returns whether it should go on."""
         assignment = Assignment(worker_id, instance_id, attempt)
         if self.leases.vouched(operation_id, assignment):
+            self._registry.adopt(assignment, operation_id)  # it may have been held for something else
             self.progress.told(operation_id, attempt, progress)
             return True
         event = Progressed(assignment, self.lease_end(), progress)
