@@ -18,14 +18,16 @@ from ktrdr.backend.registry import WorkerEndpoint
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.events import Assigned
-from ktrdr.operations.model import OperationStatus, OperationType
+from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.protocol.messages import OperationView, RegisterRequest, ReportRequest
-from ktrdr.protocol.queueing import QueueChange
+from ktrdr.protocol.queueing import CancelOperations, QueueChange
 from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.protocol.transports import Answer
 from ktrdr.settings import ControlSettings
 from simulation.backends import Common
+from simulation.choice import Choice
+from simulation.commands import Commands
 from simulation.election import SimulatedBoard
 from simulation.laws import Laws
 from simulation.ledger import Connection
@@ -92,7 +94,7 @@ class BackendMachine:
             home=home,
             control=control,
             networks=(ipaddress.ip_network("10.0.0.0/8"),),
-            version="1.0.0",
+            version="1.1.0",
             strategy_roots=(home / "strategies",),
         )
         self._network, self._trace, self._laws, self._random = network, trace, laws, random
@@ -159,6 +161,8 @@ class BackendMachine:
             fresh=backend._fresh,
         )
         self._backtests, self._trainings = _Backtests(use), _Trainings(use)
+        self._commands = Commands(backend, self._service_of, self.disk, self._laws, self._trace)
+        self.store.choice = Choice(self._laws, self.disk, backend.registry, several=self.seat is not None)
         await backend.start()
         self._ready.set()
         if self._trace.now() > 1.0:
@@ -202,7 +206,9 @@ class BackendMachine:
         names = {
             o.operation_id
             for o in self.disk.held_by(event.worker_id)
-            if o.assignment is not None and o.assignment.instance_id == event.instance_id
+            if o.assignment is not None
+            and o.assignment.instance_id == event.instance_id
+            and not self._laws.just_renewed(o.operation_id)  # the backend learns of it in this very moment
         }
         held = names - self.trouble.doubtful
         self._laws.demand(
@@ -321,7 +327,16 @@ class BackendMachine:
             case "GET", "operations", operation_id:
                 return _answer(200, await backend.operations.view(operation_id))
             case "POST", "operations", operation_id, "cancel":
-                return _answer(202, await backend.operations.cancel(operation_id))
+                return _answer(202, await self._commands.cancel(operation_id))
+            case "POST", "operations", "cancel":
+                request = CancelOperations.model_validate(message.json)
+                return _answer(202, await self._commands.cancel_all(request))
+            case "POST", "operations", operation_id, ("retry" | "resume") as verb:
+                key = message.headers["idempotency-key"]
+                return _started(await self._commands.again(operation_id, verb, key))
+            case "DELETE", "operations", operation_id:
+                await self._commands.delete(operation_id)
+                return Answer(204)
         raise AssertionError(f"{method} {message.path}")
 
     async def _switch(self, verb: str, change: QueueChange) -> Answer:
@@ -339,21 +354,19 @@ class BackendMachine:
             self.backend.dispatcher.wake()
         return _answer(200, await pauses.view())
 
+    def _service_of(self, operation: Operation) -> ServiceOrchestrator[Any]:
+        training = operation.operation_type is OperationType.TRAINING
+        return self._trainings if training else self._backtests
+
     async def _submit(self, kind: str, message: Message) -> Answer:
         key = message.headers["idempotency-key"]
         if not self.backend.leads:
             self._trace.situations["submitted to a follower"] += 1
         if kind == "backtests":
-            operation = await self._backtests.submit(StartBacktest.model_validate(message.json), key)
+            work = self._backtests.submit(StartBacktest.model_validate(message.json), key)
         else:
-            operation = await self._trainings.submit(StartTraining.model_validate(message.json), key)
-        started = OperationStarted(
-            operation_id=operation.operation_id,
-            operation_type=operation.operation_type,
-            operation_status=operation.status,
-            message="",
-        )
-        return _answer(202, started)
+            work = self._trainings.submit(StartTraining.model_validate(message.json), key)
+        return _started(await self._commands.submitted(work, message.json, key))
 
     # --- audits -------------------------------------------------------------------------------------------------
 
@@ -403,6 +416,16 @@ class BackendMachine:
 
 def _answer(status: int, body: Any) -> Answer:
     return Answer(status, {}, body.model_dump_json().encode())
+
+
+def _started(operation: Operation) -> Answer:
+    started = OperationStarted(
+        operation_id=operation.operation_id,
+        operation_type=operation.operation_type,
+        operation_status=operation.status,
+        message="",
+    )
+    return _answer(202, started)
 
 
 def view_of(answer: Answer) -> OperationView:

@@ -40,11 +40,12 @@ BACKEND_BUGS = (
         "        self._registry.release(operation.worker_id, operation_id, operation.attempt)\n",
         "",
     ),
-    _bug(
+    Mutant(
         "known progress piles up",
-        _SERVICE,
-        "            self.progress.forget(operation_id)\n",
-        "            pass\n",
+        (
+            Patch(_SERVICE, "            self.progress.forget(operation_id)\n", "            pass\n"),
+            Patch(_HEALTH, "        self._operations.progress.retain(live)\n", ""),
+        ),
     ),
     Mutant(
         "the slot of a crashed worker stays taken",

@@ -9,6 +9,7 @@ from ktrdr.operations.model import Operation, OperationType
 from ktrdr.settings import ControlSettings
 from ktrdr.workers.outbox import entry_key
 from simulation.backends import Backends
+from simulation.choice import is_free
 from simulation.laws import Laws
 from simulation.plan import Weather
 from simulation.worker import SimulatedWorker
@@ -81,7 +82,7 @@ class Deadlines:
         waiting = {kind: list(self._waiting(kind)) for kind in OperationType}
         idle: dict[str, tuple[float, int]] = {}
         for worker in self._machine.backend.registry:
-            fits = _first_fit(worker, waiting) if _is_free(worker) else None
+            fits = _first_fit(worker, waiting) if is_free(worker) else None
             if fits is None:
                 continue
             since, turn = self._idle.get(worker.worker_id, (now, worker.turn))
@@ -117,18 +118,6 @@ class Deadlines:
                 "a worker that lives is registered",
                 f"{worker.instance_id} has been unknown since {since}",
             )
-
-
-def _is_free(worker: WorkerEndpoint) -> bool:
-    """By the table alone, whatever the index says."""
-    return (
-        worker.current_operation_id is None
-        and worker.verified
-        and worker.serves
-        and worker.failures == 0
-        and not worker.record.draining
-        and not worker.drains_itself
-    )
 
 
 def _first_fit(worker: WorkerEndpoint, waiting: dict[OperationType, list[Operation]]) -> str | None:

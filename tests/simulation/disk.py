@@ -141,6 +141,11 @@ class Disk(MemoryStore):
                 return tuple(found[:limit])
             reach *= 4
 
+    def unended(self) -> list[Operation]:
+        """All that waits or runs."""
+        lines = (*self._queues.values(), self._held)
+        return [self._operations[place[-1]] for line in lines for place in line]
+
     def waiting(self, kind: OperationType, now: datetime, limit: int) -> Iterator[Operation]:
         """What is first in the queue of one type and may be dispatched now."""
         first = (self._operations[place[-1]] for place in self._queues[kind])

@@ -19,7 +19,7 @@ from ktrdr.operations.events import (
     WorkerLost,
 )
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.model import Operation, OperationStatus
+from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from ktrdr.settings import ControlSettings
 from simulation.trace import Trace, Violation
@@ -50,9 +50,9 @@ _WHILE_CANCELLING = {
 }
 
 
-def result_of(operation_id: str, attempt: int, worker_id: str) -> dict[str, Any]:
-    """The summary that an attempt brings: it tells who made it."""
-    return {"operation": operation_id, "attempt": attempt, "worker": worker_id}
+def result_of(operation_id: str, attempt: int, worker_id: str, spec_digest: str) -> dict[str, Any]:
+    """The summary that an attempt brings: it tells who made it, and of what."""
+    return {"operation": operation_id, "attempt": attempt, "worker": worker_id, "spec": spec_digest}
 
 
 class Laws:
@@ -77,6 +77,12 @@ class Laws:
         self._sent: dict[
             str, tuple[int, str]
         ] = {}  # operation: the newest attempt that a worker heard of, and where
+        self.may_go: set[str] = set()  # operations that somebody asked to forget
+        self.may_be_cancelled: set[str] = set()  # operations whose end somebody asked for
+        self.cancels: dict[OperationType | None, float] = {}
+        """Until when all of a type, or with None of every type, may be cancelled."""
+        self.pending: dict[OperationType, dict[str, float]] = {kind: {} for kind in OperationType}
+        """What waits and since when, the longest first."""
         self.find: Callable[[str], Operation | None] = lambda _: None
 
     def broken(self, law: str, message: str, operation_id: str | None = None) -> None:
@@ -94,6 +100,7 @@ class Laws:
     def submitted(self, operation: Operation) -> None:
         name, key = operation.operation_id, operation.idempotency_key
         self._trace.tell(f"ledger: {name} submitted", name)
+        self.pending[operation.operation_type][name] = self._trace.now()
         if key is not None:
             self.demand(
                 key not in self.keys,
@@ -104,7 +111,12 @@ class Laws:
             self.keys[key] = name
 
     def deleted(self, operation_id: str) -> None:
-        self.broken("an acknowledged operation is never missing", f"{operation_id} was deleted", operation_id)
+        self.demand(
+            operation_id in self.may_go,
+            "an acknowledged operation is never missing",
+            f"{operation_id} was deleted",
+            operation_id,
+        )
 
     def changed(self, before: Operation, event: Event, transition: Transition) -> None:
         after, name = transition.operation, before.operation_id
@@ -114,6 +126,8 @@ class Laws:
             f"failures {after.failures} {after.worker_id} ({transition.outcome})",
             name,
         )
+        self._asked(before, event, transition)
+        self._waits(before, after)
         self._fenced(before, event, transition)
         self._true(before, event, transition)
         self._final(before, after)
@@ -132,6 +146,27 @@ class Laws:
         for attempt in range(ended.attempt + 1):
             self.begun.pop((ended.operation_id, attempt), None)
             self.vouched.pop((ended.operation_id, attempt), None)
+
+    def _asked(self, before: Operation, event: Event, transition: Transition) -> None:
+        if not isinstance(event, CancelRequested) or transition.outcome == "ignored":
+            return
+        asked = before.operation_id in self.may_be_cancelled
+        until = max(self.cancels.get(kind, 0.0) for kind in (None, before.operation_type))
+        self.demand(
+            asked or self._trace.now() < until,
+            "nothing is cancelled that nobody asked for",
+            f"a {before.status} {before.operation_type}",
+            before.operation_id,
+        )
+        self.may_be_cancelled.discard(before.operation_id)
+
+    def _waits(self, before: Operation, after: Operation) -> None:
+        if before.status is after.status:
+            return
+        waiting = self.pending[after.operation_type]
+        waiting.pop(after.operation_id, None)
+        if after.status is OperationStatus.PENDING:
+            waiting[after.operation_id] = self._trace.now()
 
     def _fenced(self, before: Operation, event: Event, transition: Transition) -> None:
         """Whatever speaks of an attempt counts only if that attempt is the newest, from the worker that has it."""
@@ -235,8 +270,10 @@ class Laws:
         if after.status is OperationStatus.COMPLETED:
             self.results[name] = self.results.get(name, 0) + 1
             self.demand(self.results[name] == 1, "one accepted result", "a second one was accepted", name)
-            made = {k: v for k, v in (after.summary or {}).items() if k != "model_id"}
-            expected: dict[str, Any] = result_of(name, after.attempt, after.worker_id or "")
+            made = {k: v for k, v in (after.summary or {}).items() if k not in ("model_id", "strategy")}
+            expected: dict[str, Any] = result_of(
+                name, after.attempt, after.worker_id or "", after.spec_digest
+            )
             self.demand(
                 made == expected, "the result is that of the newest attempt", f"{made}, not {expected}", name
             )
@@ -305,6 +342,10 @@ class Laws:
         if after.status.terminal and not isinstance(event, CancelRequested):
             seen[str(after.status)] += 1
 
+    def just_renewed(self, operation_id: str) -> bool:
+        """Whether a lease was written in this very moment."""
+        return self._renewed.get(operation_id) == self._trace.now()
+
     def vouch(self, operation_id: str, attempt: int) -> None:
         """A backend heard that an attempt runs."""
         now = self._trace.now()
@@ -370,6 +411,16 @@ class Laws:
         )
         if view.status.terminal:
             self.ended[operation_id] = view.status
+
+    def told_result(self, operation_id: str, view: OperationView, strategy: str) -> None:
+        """A client reads the result of what it asked for."""
+        made_of = (view.result_summary or {}).get("strategy")
+        self.demand(
+            made_of == strategy,
+            "the result is that of what was asked for",
+            f"of {made_of}, not {strategy}",
+            operation_id,
+        )
 
     def told_missing(self, operation_id: str) -> None:
         """A client was told that an operation it has a 202 for does not exist."""

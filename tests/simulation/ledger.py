@@ -23,6 +23,7 @@ from ktrdr.operations.model import (
 )
 from ktrdr.operations.references import Mentions
 from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
+from simulation.choice import Choice
 from simulation.disk import Disk
 from simulation.plan import Weather
 from simulation.trace import Trace
@@ -68,6 +69,7 @@ class Connection(OperationStore):
         self.in_flight = 0
         self.on_assign: Callable[[str, Assigned], None] | None = None
         self.on_forget: Callable[[str], None] | None = None
+        self.choice: Choice | None = None
 
     @property
     def access(self) -> AccessLedger:
@@ -163,10 +165,16 @@ class Connection(OperationStore):
         slow = asyncio.get_running_loop().time() < self._trouble.slow_until
         return slow and self._random.random() < _STALE_SHARE
 
+    def _leads(self) -> bool:
+        """Else the fence refuses what it assigns."""
+        return self.seat is None or self.seat.leads
+
     async def submit(self, new: NewOperation, now: datetime, *, assign: Assigned | None = None) -> Operation:
         new_operation(new, now)
         if assign is not None and self.on_assign is not None:
             self.on_assign(new.operation_id, assign)
+        if assign is not None and self.choice is not None and self._leads():
+            self.choice.submission(new, assign, asyncio.get_running_loop().time())
         result: Operation = await self._write(
             "submit" if assign is None else "submit and assign",
             lambda: self._disk.submit(new, now, assign=assign),
@@ -181,6 +189,8 @@ class Connection(OperationStore):
         if self.on_assign is not None:
             for claim in claims:
                 self.on_assign(claim.operation_id, claim.event)
+        if self.choice is not None and self._leads():
+            self.choice.claims(claims)
         names = [claim.operation_id for claim in claims]
         result: Sequence[Transition | None] = await self._write(
             f"claim {', '.join(names)}",
@@ -225,7 +235,10 @@ class Connection(OperationStore):
     async def pending(
         self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
     ) -> Sequence[Operation]:
-        return await self._read(lambda: self._disk.pending(now, limit, types))
+        found: Sequence[Operation] = await self._read(lambda: self._disk.pending(now, limit, types))
+        if self.choice is not None:
+            self.choice.read(found)
+        return found
 
     async def live(self) -> Sequence[Operation]:
         return await self._read(self._disk.live)

@@ -17,15 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.bugs_backend import BACKEND_BUGS
+from simulation.bugs_choice import CHOICE_BUGS
 from simulation.bugs_company import COMPANY_BUGS
 from simulation.bugs_machine import MACHINE_BUGS
+from simulation.bugs_people import PEOPLE_BUGS
 from simulation.bugs_waiting import WAITING_BUGS
 from simulation.bugs_worker import WORKER_BUGS
 from simulation.mutant import Mutant, plant
 
 __all__ = ["MUTANTS", "main"]
 
-MUTANTS = (*MACHINE_BUGS, *BACKEND_BUGS, *WAITING_BUGS, *WORKER_BUGS, *COMPANY_BUGS)
+MUTANTS = (
+    *MACHINE_BUGS,
+    *BACKEND_BUGS,
+    *CHOICE_BUGS,
+    *PEOPLE_BUGS,
+    *WAITING_BUGS,
+    *WORKER_BUGS,
+    *COMPANY_BUGS,
+)
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "no attempt check on progress": 2,
     "no attempt check on releases": 6,

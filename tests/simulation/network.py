@@ -17,6 +17,8 @@ from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
 
+_STARTS = 10.0  # so many times as often are requests doubled that begin something
+
 __all__ = ["Endpoint", "Message", "Network", "SimulatedTransport"]
 
 _BACKEND = "http://backend"
@@ -96,7 +98,7 @@ class Network:
         elif random.random() < weather.hold:
             latency += random.uniform(0.0, 1.0)
         loop.call_later(latency, self._arrive, message, context=self._wire)
-        if random.random() < weather.duplicate:
+        if random.random() < weather.duplicate * (_STARTS if message.path.endswith("/start") else 1.0):
             late = random.random() < 0.4
             after = random.uniform(60.0, 300.0) if late else random.uniform(0.0, 3.0)
             name = "duplicate minutes late" if late else "duplicate"

@@ -8,24 +8,28 @@ from random import Random
 from typing import Any
 
 from ktrdr.errors import InvalidInput, ServerUnreachable
-from ktrdr.operations.model import OperationType
+from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.protocol.requests import OperationStarted
 from ktrdr.protocol.transports import Answer
 from simulation.backend import view_of
 from simulation.backends import Backends
+from simulation.duties import cancel_all, change_nothing, update
 from simulation.laws import Laws
 from simulation.network import Network, SimulatedTransport
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
+from simulation.wishes import Wish
 from simulation.worker import SimulatedWorker
 
 __all__ = ["Client", "Operator"]
 
 _LATEST_DUPLICATE_S = 330.0
 _TWICE = 0.15  # of the submissions, where there are several backends
+_VERSIONS = ("1.2.0", "1.1.0")  # the backend is of the second
+_OLDER = ("1.0.0", "1.1.0")
 _DUTIES = ("drain", "drain newcomer", "forget", "stop", "hurry")
-_CHIEFS_DUTIES = (*_DUTIES, "pause")
+_CHIEFS_DUTIES = (*3 * ("pause", "hurry", "change nothing", "update"), "cancel all")
 
 
 class _Person:
@@ -62,10 +66,10 @@ class Client(_Person):
     ) -> None:
         super().__init__(f"client-{number}", network, random, doors)
         self._key, self._laws = f"key-{number}", laws
-        self._strategy = f"s{number % 5_000}"  # specs are stored once
-        self._kind = "backtests" if random.random() < 0.6 else "trainings"
+        self._wish = Wish.of(number, random)
         self._cancel_after = random.uniform(0.0, 90.0) if random.random() < 0.2 else None
         self.operation_id = ""
+        self._repeats = 0
 
     @property
     def url(self) -> str:
@@ -76,7 +80,10 @@ class Client(_Person):
         await self._submit()
         if self.random.random() < 0.1:
             await self._submit()
-        if self._cancel_after is not None:
+        await self._see_through()
+
+    async def _see_through(self) -> None:
+        if self._cancel_after is not None and not self._repeats:
             await asyncio.sleep(self._cancel_after)
             answer = await self.insist("POST", f"/operations/{self.operation_id}/cancel")
             self._laws.told_cancelled(self.operation_id, view_of(self._found(answer)))
@@ -87,19 +94,54 @@ class Client(_Person):
         if self.random.random() < 0.2:
             await asyncio.sleep(self.random.uniform(0.0, 200.0))
             await self._ended()
+        if self._laws.ended[self.operation_id] is not OperationStatus.COMPLETED:
+            if not self._repeats and self.random.random() < 0.4:
+                await self._again()
+        elif self.random.random() < 0.05:
+            await self._regret()
 
     async def _submit(self) -> None:
-        body = {"strategy_name": self._strategy, "priority": self.random.choice((0, 0, 0, 5))}
-        times = 2 if len(self._doors) > 1 and self.random.random() < _TWICE else 1
-        asking = (self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key),)
-        if times > 1:  # most often at two backends
-            again = self.insist("POST", f"/{self._kind}/start", body, idempotency_key=self._key)
-            asking = (*asking, again)
+        wish, path = self._wish, f"/{self._wish.kind}/start"
+        if wish.impatient:
+            at_once = await self.ask("POST", path, wish.body, idempotency_key=self._key)
+            if at_once is not None and at_once.ok:
+                self._started(self._key, at_once)
+                return
+        body, times = wish.patient.body, 1
+        if len(self._doors) > 1 and self.random.random() < _TWICE:  # most often at two backends
+            times = 2
+        asking = [self.insist("POST", path, body, idempotency_key=self._key) for _ in range(times)]
         for answer in await asyncio.gather(*asking):
-            if answer.status != 202:
-                raise InvalidInput(f"{self._key}: {answer.status} {answer.body!r}")
-            self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
-            self._laws.told_submitted(self._key, self.operation_id)
+            self._started(self._key, answer)
+
+    def _started(self, key: str, answer: Answer) -> None:
+        if answer.status != 202:
+            raise InvalidInput(f"{key}: {answer.status} {answer.body!r}")
+        self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
+        self._laws.told_submitted(key, self.operation_id)
+
+    async def _again(self) -> None:
+        """Resume it if that is possible, else retry it; then see that through, too."""
+        self._repeats += 1
+        path, key = f"/operations/{self.operation_id}", f"{self._key}-again-{self._repeats}"
+        answer = None
+        if self.random.random() < 0.3:
+            answer = await self.insist("POST", f"{path}/resume", idempotency_key=f"{key}-resumed")
+            key = key if answer.status == 409 else f"{key}-resumed"
+        if answer is None or answer.status == 409:
+            answer = await self.insist("POST", f"{path}/retry", idempotency_key=key)
+        self._started(key, answer)
+        await self._see_through()
+
+    async def _regret(self) -> None:
+        """A cancel that comes after the end, and a retry of what is completed, change nothing."""
+        answer = await self.insist("POST", f"/operations/{self.operation_id}/cancel")
+        self._laws.told_state(self.operation_id, view_of(self._found(answer)))
+        refused = await self.insist(
+            "POST", f"/operations/{self.operation_id}/retry", idempotency_key=f"{self._key}-no"
+        )
+        if refused.status != 409:
+            raise InvalidInput(f"a retry of what is completed: {refused.status} {refused.body!r}")
 
     async def _ended(self) -> bool:
         answer = await self.ask("GET", f"/operations/{self.operation_id}")
@@ -107,6 +149,8 @@ class Client(_Person):
             return False
         view = view_of(self._found(answer))
         self._laws.told_state(self.operation_id, view)
+        if view.status is OperationStatus.COMPLETED:
+            self._laws.told_result(self.operation_id, view, self._wish.body["strategy_name"])
         return view.status.terminal
 
     def _found(self, answer: Answer) -> Answer:
@@ -133,7 +177,7 @@ class Operator(_Person):
     ) -> None:
         super().__init__("operator", network, random, machine.urls)
         self._chief = chief
-        self._machine, self._trace, self._workers, self._laws = machine, trace, workers, laws
+        self._machine, self.trace, self._workers, self.laws = machine, trace, workers, laws
         self.at_home = False
 
     async def run(self) -> None:
@@ -161,6 +205,16 @@ class Operator(_Person):
                     await self._hurry()
                 case "pause":
                     await self._pause()
+                case "cancel all":
+                    await cancel_all(self)
+                case "change nothing":
+                    await change_nothing(self, worker)
+                case "update":
+                    await update(self, worker, *(_VERSIONS if self.random.random() < 0.6 else _OLDER))
+
+    async def rest(self, at_least_s: float, at_most_s: float) -> None:
+        """Do something else for a while."""
+        await asyncio.sleep(self.random.uniform(at_least_s, at_most_s))
 
     async def _stop(self, worker: SimulatedWorker) -> None:
         await worker.leave()
@@ -176,7 +230,7 @@ class Operator(_Person):
                 stopping = asyncio.ensure_future(self._stop(worker))
                 answer = await self.ask("POST", f"/operations/{operation_id}/cancel")
                 if answer is not None and answer.ok:
-                    self._laws.told_cancelled(operation_id, view_of(answer))
+                    self.laws.told_cancelled(operation_id, view_of(answer))
                 await stopping
                 return
 
@@ -186,10 +240,13 @@ class Operator(_Person):
         body = {} if len(types) > 1 else {"operation_type": types[0].value}
         answer = await self.ask("POST", "/queue/pause", body)
         if answer is not None and answer.ok:
-            self._trace.situations["queue paused"] += 1
+            self.trace.situations["queue paused"] += 1
             if self.random.random() < 0.4 and self._machine.weather != Weather.calm():
                 self._machine.crash("backend crash")
         await asyncio.sleep(self.random.uniform(2.0, 20.0))
+        if len(types) > 1:  # the one before the other
+            await self.insist("POST", "/queue/unpause", {"operation_type": self.random.choice(types).value})
+            await asyncio.sleep(self.random.uniform(2.0, 20.0))
         await self.insist("POST", "/queue/unpause", {})
 
     async def _forget_one(self) -> None:
@@ -197,13 +254,13 @@ class Operator(_Person):
         for worker in self.random.sample(self._workers, len(self._workers)):
             answer = await self.ask("DELETE", f"/workers/{worker.worker_id}")
             if answer is not None and answer.status == 204:
-                self._trace.situations["worker removed"] += 1
+                self.trace.situations["worker removed"] += 1
                 return
 
     async def _drain(self, worker_id: str) -> None:
         answer = await self.insist("POST", f"/workers/{worker_id}/drain")
         if answer.ok:
-            self._trace.situations["worker drained"] += 1
+            self.trace.situations["worker drained"] += 1
             self._machine.out_of_use.add(worker_id)
         await asyncio.sleep(self.random.uniform(5.0, 60.0))
         self._machine.out_of_use.discard(worker_id)

@@ -60,6 +60,13 @@ SITUATIONS = (
     "backend restarted",
     "outdated attempt refused",
     "end acknowledged while it is reported",
+    "all cancelled",
+    "change of nothing",
+    "worker of another version",
+    "retry",
+    "retry refused",
+    "resume refused",
+    "refused because it would wait",
 )
 
 WITH_SEVERAL = (

@@ -15,7 +15,7 @@ from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
 from simulation.world import simulate
 from support.processes import unmeasured
 
-SEEDS = (2, 6, 14)  # as in the Makefile: together they bring about everything that is demanded
+SEEDS = (1, 2, 4, 7)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
 
 
@@ -25,7 +25,7 @@ def test_the_usual_seeds_keep_every_law_and_every_fault_occurs(tmp_path: Path) -
     for seed in SEEDS:
         report = simulate(seed, tmp_path / str(seed))
         assert report.violation is None, "\n".join([str(report.violation), *report.story])
-        assert report.operations == Size().operations
+        assert report.operations >= Size().operations, "and what is retried"
         faults += report.faults
         situations += report.situations
     assert [name for name in FAULTS if not faults[name]] == []

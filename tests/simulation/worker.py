@@ -11,6 +11,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
+from ktrdr.artifacts import sha256_of
 from ktrdr.backend.problems import problem_of
 from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound, WorkerBusy
 from ktrdr.operations.model import WorkerType
@@ -26,6 +27,7 @@ from ktrdr.protocol.messages import (
     StartAccepted,
     StartJob,
 )
+from ktrdr.protocol.specs import canonical_json
 from ktrdr.protocol.transports import Answer
 from ktrdr.workers.backend_link import BackendLink
 from ktrdr.workers.delivery import Courier
@@ -41,6 +43,7 @@ from simulation.virtual_time import EPOCH, Process, SimulatedClock
 __all__ = ["SimulatedWorker"]
 
 _STEPS = 20
+_CHANGES = 0.05  # of the ends, at which a worker registers again in the same moment
 _POISON = 0.01  # of all operations
 
 
@@ -136,6 +139,7 @@ class SimulatedWorker:
         self.paused: asyncio.Event | None = None
         self._laws = laws
         self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
+        self.version = "1.1.0"
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
         self._frozen_s = self._frozen_at = self.misled_at = 0.0
@@ -334,6 +338,8 @@ class SimulatedWorker:
         ending = self._ending(run)
         self.slot.leave(run, ending, EPOCH)
         self._trace.tell(f"{self.instance_id} ended attempt {run.attempt}: {ending.status}", run.operation_id)
+        if self._network.weather.drop and self._random.random() < _CHANGES:
+            self._registration.again()  # something else is to be told as well, say
         entry.delivery = "sending"
         self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
 
@@ -341,7 +347,10 @@ class SimulatedWorker:
         status = run.stopping or run.fate
         more: dict[str, Any] = {}
         if status == "completed":
-            more["summary"] = result_of(run.operation_id, run.attempt, self.worker_id)
+            more["summary"] = result_of(
+                run.operation_id, run.attempt, self.worker_id, sha256_of(canonical_json(run.spec))
+            )
+            more["summary"]["strategy"] = run.spec.strategy_name
             if self.worker_type is WorkerType.TRAINING:
                 more["artifacts"] = {"model": self._model_digest}
         if status in ("failed", "child_died"):
@@ -365,7 +374,7 @@ class SimulatedWorker:
             worker_id=self.worker_id,
             worker_type=self.worker_type.value,
             endpoint_url=self.url,
-            capabilities=Capabilities(gpu=self.gpu),
+            capabilities=Capabilities(gpu=self.gpu, version=self.version),
             instance_id=self.instance_id,
             current_operation_id=current.run.operation_id if current else None,
             current_attempt=current.run.attempt if current else None,
