@@ -15,6 +15,7 @@
     ├── NotAuthorised           the credential is missing or unknown
     │   └── Forbidden           the credential is known and does not allow this
     ├── Conflict                the thing exists but is in the wrong state for the request
+    │   ├── AnotherIncarnation  the worker has restarted since; this was meant for the process before
     │   └── InvalidTransition   an operation event that its status does not admit
     ├── Unavailable             try again later
     │   ├── NotLeader           another backend of this ledger dispatches and hears workers
@@ -38,6 +39,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 __all__ = [
+    "AnotherIncarnation",
     "Cancelled",
     "Conflict",
     "CorruptArtifact",
@@ -188,6 +190,17 @@ class Conflict(KtrdrError):
     """The thing exists, but its present state does not allow the request."""
 
     slug = "conflict"
+
+
+class AnotherIncarnation(Conflict):
+    """The worker has restarted: what was asked of the process before is not for this one."""
+
+    slug = "another-incarnation"
+
+    def __init__(self, meant: str, own: str) -> None:
+        super().__init__(
+            f"This is {own}; the start was meant for {meant}, which is gone. Wait for the registration."
+        )
 
 
 class InvalidTransition(Conflict):

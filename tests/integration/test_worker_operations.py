@@ -53,11 +53,14 @@ class Client:
             method, f"http://localhost{path}", json=body, headers=headers, timeout_s=60.0
         )
 
-    async def start(self, instruction: str, task_id: str | None = "op", attempt: int = 1) -> Answer:
+    async def start(
+        self, instruction: str, task_id: str | None = "op", attempt: int = 1, instance_id: str | None = None
+    ) -> Answer:
         body = {"attempt": attempt, "spec": spec(instruction).model_dump()}
         if task_id is not None:
             body["task_id"] = task_id
-        return await self.ask("POST", "/backtests/start", body)
+        query = "" if instance_id is None else f"?instance_id={instance_id}"
+        return await self.ask("POST", f"/backtests/start{query}", body)
 
     async def get(self, operation_id: str = "op") -> dict[str, Any]:
         return dict((await self.ask("GET", f"/api/v1/operations/{operation_id}")).json())
@@ -165,6 +168,19 @@ async def test_four_concurrent_starts_one_taken_three_busy(worker_of: Fleet, bac
         assert busy.headers["content-type"] == "application/problem+json"
         assert busy.headers["retry-after"] == "1"
         assert busy.json()["type"] == "urn:ktrdr:problem:worker-busy"
+
+
+async def test_what_was_meant_for_the_process_before_a_restart_is_not_begun(
+    worker_of: Fleet, backend: FakeBackend
+) -> None:
+    async with worker_of(backend) as client:
+        own = client.worker.instance_id
+        refused = await client.start("hold", instance_id="w-before")
+        assert (refused.status, client.worker.slot.current) == (409, None)
+        assert refused.json()["type"] == "urn:ktrdr:problem:another-incarnation"
+        assert "w-before" in refused.json()["detail"]
+        assert own in refused.json()["detail"]
+        assert (await client.start("hold", instance_id=own)).status == 202
 
 
 async def test_the_same_attempt_again_is_accepted_and_older_ones_are_not(

@@ -257,7 +257,7 @@ class BackendMachine:
 
     def _sends(self, message: Message) -> None:
         """A start request: the assignment must be in the ledger before the worker hears of it."""
-        if not message.path.endswith("/start"):
+        if not message.path.partition("?")[0].endswith("/start"):
             return
         body = message.json
         record = self.disk.operations.get(body["task_id"])

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from ktrdr.artifacts import sha256_of
 from ktrdr.backend.problems import problem_of
-from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound, WorkerBusy
+from ktrdr.errors import AnotherIncarnation, Conflict, InvalidInput, KtrdrError, NotFound, WorkerBusy
 from ktrdr.operations.model import WorkerType
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.messages import (
@@ -234,7 +235,7 @@ class SimulatedWorker:
                 message.vouches = (health.current_operation, health.current_attempt)
             return _answer(200, health)
         if path in ("/backtests/start", "/training/start"):
-            return _answer(202, self._take(StartJob.model_validate(message.json)))
+            return _answer(202, self._take(StartJob.model_validate(message.json), message.path))
         operation_id = path.split("/")[4]
         if path.endswith("/cancel"):
             attempt = int(message.path.rpartition("=")[2])
@@ -254,8 +255,12 @@ class SimulatedWorker:
             version="0",
         )
 
-    def _take(self, job: StartJob) -> StartAccepted:
+    def _take(self, job: StartJob, path: str) -> StartAccepted:
         assert job.task_id is not None
+        (meant,) = parse_qs(urlsplit(path).query)["instance_id"]
+        if meant != self.instance_id:
+            self._trace.situations["start meant for the incarnation before"] += 1
+            raise AnotherIncarnation(meant, self.instance_id)
         if job.spec.kind != self.worker_type.value:
             raise InvalidInput(f"This is a {self.worker_type.value} worker.")
         operation_id, begun = job.task_id, []

@@ -26,7 +26,7 @@ from ktrdr.operations.model import (
     WorkerType,
 )
 from ktrdr.operations.store import LONGEST_WAIT, Claim
-from ktrdr.protocol.client import problem_detail
+from ktrdr.protocol.client import problem_detail, restarted_since
 from ktrdr.protocol.messages import StartJob
 from ktrdr.protocol.specs import JobSpec
 from ktrdr.protocol.transports import Answer
@@ -322,7 +322,9 @@ class Dispatcher:
                 await self._lost(operation_id, assignment, told=doubtful)
                 return
             try:
-                answer = await self._fleet.of(worker).start(operation.operation_type, job)
+                answer = await self._fleet.of(worker).start(
+                    operation.operation_type, job, assignment.instance_id
+                )
             except (NoAnswer, InvalidInput) as error:  # the latter: it answered more than is read
                 doubtful = True
                 await self._operations.apply(operation_id, Unreachable(assignment, str(error)))
@@ -354,12 +356,16 @@ class Dispatcher:
             await self._operations.apply(operation_id, Accepted(assignment, self._operations.lease_end()))
             return True
         detail = problem_detail(answer)
-        if answer.status in (409, 503):
-            # 409: the worker has seen a later attempt than ours; whether it counts, the ledger knows
+        if answer.status in (401, 403, 409, 503):
+            # 401: the credential was made for the incarnation that we know, and another one is there now
+            # 409: so says the worker, or it has seen a later attempt than ours; whether it counts, the ledger knows
             worker = self._registry.find(assignment.worker_id)
             if worker is not None:
                 self._registry.refused(worker)
-            await self._refused(operation_id, assignment, detail)
+            if doubtful and (answer.status in (401, 403) or restarted_since(answer)):
+                await self._lost(operation_id, assignment, told=True)
+            else:
+                await self._refused(operation_id, assignment, detail)
             self._needs_probe(assignment.worker_id)
             return True
         if 400 <= answer.status < 500:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from ktrdr.errors import Conflict, InvalidInput, NotFound, ServerUnreachable
+from ktrdr.errors import AnotherIncarnation, Conflict, InvalidInput, NotFound, ServerUnreachable
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.messages import HealthView, MetricsView, OperationView, StartJob
 from ktrdr.protocol.transports import Answer, Transport
 
-__all__ = ["LogPiece", "OperationServiceProxy", "problem_detail"]
+__all__ = ["LogPiece", "OperationServiceProxy", "problem_detail", "restarted_since"]
 
 M = TypeVar("M", bound=BaseModel)
 START_PATHS: Mapping[OperationType, str] = {
@@ -42,6 +43,15 @@ def problem_detail(answer: Answer) -> str:
         return f"HTTP {answer.status} {answer.body[:200].decode(errors='replace')}".strip()
 
 
+def restarted_since(answer: Answer) -> bool:
+    """Whether the worker refused because the incarnation that was meant is gone."""
+    try:
+        body = answer.json()
+    except InvalidInput:
+        return False
+    return isinstance(body, dict) and body.get("type") == f"urn:ktrdr:problem:{AnotherIncarnation.slug}"
+
+
 class OperationServiceProxy:
     """Talks to one worker.
 
@@ -64,9 +74,10 @@ class OperationServiceProxy:
         """The worker's answer to a probe."""
         return _read(HealthView, _success(await self._ask("GET", "/health"), "worker", self._base))
 
-    async def start(self, kind: OperationType, job: StartJob) -> Answer:
-        """POST the start request."""
-        return await self._ask("POST", START_PATHS[kind], job.model_dump(mode="json", exclude_none=True))
+    async def start(self, kind: OperationType, job: StartJob, instance_id: str) -> Answer:
+        """POST the start request, for this incarnation of the worker and no other."""
+        path = f"{START_PATHS[kind]}?{urlencode({'instance_id': instance_id})}"
+        return await self._ask("POST", path, job.model_dump(mode="json", exclude_none=True))
 
     async def operation(self, operation_id: str) -> OperationView:
         """The operation as its worker sees it."""

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
+from ktrdr.errors import AnotherIncarnation
 from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.protocol.messages import OperationView, ProgressView, StartJob
 
@@ -128,9 +129,9 @@ class FakeWorker:
         }
 
 
-def _problem(status: int, detail: str) -> Response:
+def _problem(status: int, detail: str, slug: str = "x") -> Response:
     return JSONResponse(
-        {"type": "urn:ktrdr:problem:x", "title": detail, "status": status, "detail": detail}, status
+        {"type": f"urn:ktrdr:problem:{slug}", "title": detail, "status": status, "detail": detail}, status
     )
 
 
@@ -147,6 +148,9 @@ def _make_app(worker: FakeWorker) -> FastAPI:
     async def start(request: Request) -> Response:
         job = StartJob.model_validate_json(await request.body())
         worker.starts.append(job)
+        if request.query_params["instance_id"] != worker.instance_id:
+            slug = AnotherIncarnation.slug
+            return _problem(409, "meant for another incarnation", slug)
         return await _answer_start(worker, job)
 
     app.add_api_route("/backtests/start", start, methods=["POST"])
@@ -198,13 +202,16 @@ def _make_app(worker: FakeWorker) -> FastAPI:
     return app
 
 
+_REFUSALS = {"older": 409, "stranger": 401, "bad": 422}
+
+
 async def _answer_start(worker: FakeWorker, job: StartJob) -> Response:
     word = worker.script.pop(0) if worker.script else ""
     name = job.task_id or "by-hand"
     if word == "busy" or (not word and worker.running not in (None, name)):
         return _problem(503, "busy with another operation")
-    if word in ("older", "bad"):
-        return _problem(409 if word == "older" else 422, f"scripted: {word}")
+    if word in _REFUSALS:
+        return _problem(_REFUSALS[word], f"scripted: {word}")
     worker.jobs[name] = _Job(job.attempt)
     if word == "crash":
         return _problem(500, "scripted: crash")

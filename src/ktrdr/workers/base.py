@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.clock import Clock, SystemClock
-from ktrdr.errors import Conflict, InvalidInput, KtrdrError, WorkerBusy
+from ktrdr.errors import AnotherIncarnation, Conflict, InvalidInput, KtrdrError, WorkerBusy
 from ktrdr.logs import Redaction, about
 from ktrdr.operations.ids import new_operation_id
 from ktrdr.operations.model import OperationType, WorkerType
@@ -272,8 +272,10 @@ class WorkerAPIBase(ABC):
 
     # ---- work ----------------------------------------------------------------------------------------------------
 
-    def accept(self, job: StartJob) -> Run:
+    def accept(self, job: StartJob, instance_id: str | None = None) -> Run:
         """Take an operation; check and reservation are one step. The same attempt again is the same run.
+
+        ``instance_id``: the incarnation to which the backend gave it; what another one did would count for nothing.
 
         Raises
         ------
@@ -282,8 +284,10 @@ class WorkerAPIBase(ABC):
         WorkerBusy
             If another operation runs here.
         Conflict
-            If the attempt is outdated.
+            If the attempt is outdated, or (AnotherIncarnation) meant for the process before a restart.
         """
+        if instance_id is not None and instance_id != self.instance_id:
+            raise AnotherIncarnation(instance_id, self.instance_id)
         if job.spec.kind != self.worker_type.value:
             raise InvalidInput(
                 f"This is a {self.worker_type.value} worker; it does not do '{job.spec.kind}' operations."

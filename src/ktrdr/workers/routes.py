@@ -87,9 +87,10 @@ def _health(worker: WorkerAPIBase) -> APIRouter:
 def _start(worker: WorkerAPIBase) -> APIRouter:
     router = APIRouter()
 
-    async def start(job: StartJob) -> StartAccepted:
-        """Take an operation: 202; 503 while another one runs here; 409 for an outdated attempt."""
-        run = worker.accept(job)
+    async def start(job: StartJob, instance_id: str | None = None) -> StartAccepted:
+        """Take an operation: 202; 503 while another one runs here; 409 for an outdated attempt, and for another
+        incarnation of this worker than the one named."""
+        run = worker.accept(job, instance_id)
         return StartAccepted(operation_id=run.operation_id, worker_id=worker.worker_id, attempt=run.attempt)
 
     for path in worker.start_paths:

@@ -194,6 +194,45 @@ async def test_what_was_assigned_to_an_incarnation_that_is_gone_is_not_sent_to_t
         assert [start.attempt for start in worker.starts] == [2]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_start_that_meets_the_next_incarnation_before_it_has_registered_is_refused_by_it(
+    tmp_path: Path, begun: bool
+) -> None:
+    """What it did would not count, it would be told to stop, and the operation would end as cancelled. If the one
+    before may have begun it, it may be what killed it, and counts as a failure."""
+    store = SlowAssignments()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await store.writing.wait()
+        if begun:
+            worker.script.append("crash")  # an answer that leaves open whether it took the job
+        else:
+            worker.restart()
+        store.gate.set()
+        if begun:
+            await settle(lambda: store.get(name), lambda _: bool(worker.starts))
+            worker.restart()
+        await settle(lambda: store.get(name), lambda operation: operation.status == "pending")
+        assert worker.running is None
+        await plane.api("POST", "/workers/register", worker.registration())
+        await plane.until(name, "running")
+        operation = await store.get(name)
+        assert (operation.failures, operation.instance_id) == (int(begun), "w1-2")
+        assert not [line for line in operation.story if "cancel" in str(line)]
+
+
+async def test_a_worker_that_does_not_know_the_credential_costs_nobody_an_operation(tmp_path: Path) -> None:
+    """It was made for the incarnation before."""
+    async with ControlPlane(tmp_path).running() as plane:
+        worker = await plane.join("w1")
+        worker.script.append("stranger")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        operation = await plane.api("GET", f"/operations/{name}")
+        assert (operation["attempt"], operation["failures"]) == (2, 0)
+
+
 async def test_an_operation_that_was_deleted_since_the_queue_was_read_frees_its_reservation(
     tmp_path: Path,
 ) -> None:

@@ -26,6 +26,7 @@ _EXPECTED = {
     "NotFound": 404,
     "NotAuthorised": 401,
     "Forbidden": 403,
+    "AnotherIncarnation": 409,
     "Conflict": 409,
     "InvalidTransition": 409,
     "Unavailable": 503,

@@ -38,11 +38,11 @@ def _job() -> StartJob:
 async def test_start_goes_to_the_route_of_the_kind_with_the_credential() -> None:
     told = Recorder(Answer(202), Answer(503))
     proxy = OperationServiceProxy(told, "http://w:1/", token="secret", timeout_s=3.0)
-    assert (await proxy.start(OperationType.BACKTESTING, _job())).status == 202
-    assert (await proxy.start(OperationType.TRAINING, _job())).status == 503
+    assert (await proxy.start(OperationType.BACKTESTING, _job(), "w 1-ab")).status == 202
+    assert (await proxy.start(OperationType.TRAINING, _job(), "w2-k9")).status == 503
     (method, url, body, headers, timeout_s), (_, second, *_) = told.asked
-    assert (method, url, timeout_s) == ("POST", "http://w:1/backtests/start", 3.0)
-    assert second == "http://w:1/training/start"
+    assert (method, url, timeout_s) == ("POST", "http://w:1/backtests/start?instance_id=w+1-ab", 3.0)
+    assert second == "http://w:1/training/start?instance_id=w2-k9"
     assert headers == {"authorization": "Bearer secret"}
     assert (body["task_id"], body["attempt"], body["spec"]["kind"]) == ("op", 2, "backtesting")
 
