@@ -33,6 +33,7 @@ from simulation.laws import Laws
 from simulation.ledger import Connection
 from simulation.network import Message, Network, SimulatedTransport
 from simulation.plan import Weather
+from simulation.shelf import ShelvedCheckpoints
 from simulation.trace import Trace
 from simulation.virtual_time import Process, SimulatedClock, VirtualLoop
 
@@ -99,7 +100,7 @@ class BackendMachine:
         )
         self._network, self._trace, self._laws, self._random = network, trace, laws, random
         self.weather = weather
-        self._common = common
+        self._common, self.shelf = common, common.shelf
         self.disk, self.trouble, self._election = common.disk, common.trouble, common.election
         self.seat = common.seat(self.name, trace, laws)
         self.clock = SimulatedClock(asyncio.get_running_loop())
@@ -149,13 +150,15 @@ class BackendMachine:
         )
         backend = Backend(self._config, parts)
         self.backend = backend
+        backend.operations.checkpoint_files = ShelvedCheckpoints(self.store, self.shelf)
+        backend.enrolment._artifacts = self.shelf.as_store
         use = Resources(
             store=self.store,
             registry=backend.registry,
             dispatcher=backend.dispatcher,
             data=backend.data,
             library=backend.library,
-            artifacts=backend.artifacts,
+            artifacts=self.shelf.as_store,
             clock=self.clock,
             random=self._random,
             fresh=backend._fresh,
@@ -324,6 +327,9 @@ class BackendMachine:
                 return await self._switch(verb, QueueChange.model_validate(message.json))
             case "POST", ("backtests" | "trainings") as kind, "start":
                 return await self._submit(kind, message)
+            case "PUT", "artifacts", _:
+                self.shelf.take(message.json["content"], message.json["made"], self.weather.torn)
+                return Answer(204)
             case "GET", "operations", operation_id:
                 return _answer(200, await backend.operations.view(operation_id))
             case "POST", "operations", operation_id, "cancel":
@@ -412,6 +418,16 @@ class BackendMachine:
         }
         for what, things in left.items():
             self._laws.demand(not things, "nothing piles up", f"{what}: {things}")
+
+
+def _started(operation: Operation) -> Answer:
+    started = OperationStarted(
+        operation_id=operation.operation_id,
+        operation_type=operation.operation_type,
+        operation_status=operation.status,
+        message="",
+    )
+    return _answer(202, started)
 
 
 def _answer(status: int, body: Any) -> Answer:

@@ -13,8 +13,10 @@ from ktrdr.settings import ControlSettings
 from simulation.disk import Disk
 from simulation.election import Seat, SimulatedElection
 from simulation.laws import Laws
+from simulation.laws_checkpoints import CheckpointLaws
 from simulation.ledger import Trouble
 from simulation.plan import Weather
+from simulation.shelf import Shelf
 from simulation.trace import Trace
 from simulation.virtual_time import SimulatedClock, VirtualLoop
 
@@ -44,6 +46,7 @@ class Common:
     """What all backends have in common: the ledger's disk and its troubles, and what they were heard to promise."""
 
     disk: Disk
+    shelf: Shelf
     trouble: Trouble = field(default_factory=Trouble)
     out_of_use: set[str] = field(default_factory=set)  # drained, as the operator was told
     paused_types: set[OperationType] = field(default_factory=set)  # as a backend acknowledged
@@ -57,10 +60,12 @@ class Common:
     ) -> Common:
         """For so many backends."""
         disk = Disk(laws, control.max_failures)
+        shelf = Shelf(trace, random("shelf"))
+        laws.checkpoints = CheckpointLaws(laws, shelf, trace.situations)
         if count == 1:
-            return cls(disk)
+            return cls(disk, shelf)
         election = SimulatedElection(trace, laws, random("election"), control.leader_lease_s)
-        return cls(disk, election=election)
+        return cls(disk, shelf, election=election)
 
     def seat(self, name: str, trace: Trace, laws: Laws) -> Seat | None:
         """One backend's place in the election; None where there is one backend only."""

@@ -22,6 +22,7 @@ from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from ktrdr.settings import ControlSettings
+from simulation.laws_checkpoints import CheckpointLaws
 from simulation.trace import Trace, Violation
 from simulation.virtual_time import Process
 
@@ -74,6 +75,7 @@ class Laws:
         self.ledger_served_since: Callable[[], float] = lambda: 0.0
         self.leases_safe_until: Callable[[], float] = lambda: 0.0
         self.keys: dict[str, str] = {}
+        self.checkpoints: CheckpointLaws
         self._sent: dict[
             str, tuple[int, str]
         ] = {}  # operation: the newest attempt that a worker heard of, and where
@@ -109,6 +111,7 @@ class Laws:
                 name,
             )
             self.keys[key] = name
+        self.checkpoints.submitted(operation)
 
     def deleted(self, operation_id: str) -> None:
         self.demand(
@@ -135,6 +138,7 @@ class Laws:
         self._ends(before, event, after)
         self._leases(before, event, after)
         self._progress(before, after)
+        self.checkpoints.changed(before, event, after)
         self._count(before, event, transition)
         if after.status.terminal:
             self._forget(after)
@@ -433,6 +437,8 @@ class Laws:
         record = self.find(name)
         self.demand(record is not None, "an acknowledged operation is never missing", "at a delivery", name)
         assert record is not None
+        if delivery.checkpoint_digest is not None:
+            self.checkpoints.told(name, delivery.attempt, delivery.checkpoint_digest)
         newest = (record.worker_id, record.attempt) == (worker_id, delivery.attempt)
         self.demand(
             not newest or record.status not in _HELD,

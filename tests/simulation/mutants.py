@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.bugs_backend import BACKEND_BUGS
+from simulation.bugs_checkpoints import CHECKPOINT_BUGS
 from simulation.bugs_choice import CHOICE_BUGS
 from simulation.bugs_company import COMPANY_BUGS
 from simulation.bugs_machine import MACHINE_BUGS
@@ -35,6 +36,7 @@ MUTANTS = (
     *WAITING_BUGS,
     *WORKER_BUGS,
     *COMPANY_BUGS,
+    *CHECKPOINT_BUGS,
 )
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "no attempt check on progress": 2,
@@ -64,6 +66,7 @@ _LIKELY = {  # the seeds that found them; whatever changes the course of a run c
     "a leader that follows goes on to deliver": 32,
     "a follower keeps no idempotency keys": 4,
     "a second term goes on with the leases of the first": 8,
+    "no attempt check on checkpoints": 11,
 }
 _TESTS = Path(__file__).parents[1]
 _FOUND = re.compile(r"seed (\d+): [^\n]*\n  BROKEN (.*)", re.DOTALL)

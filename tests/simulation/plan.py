@@ -30,6 +30,7 @@ FAULTS = (
     "commit unknown: lost",
     "clock jump forward",
     "clock jump back",
+    "checkpoint torn",
 )
 """All of them must fire in a run over the default seeds; one that never occurred proves nothing."""
 
@@ -58,6 +59,11 @@ SITUATIONS = (
     "queue paused",
     "submission repeated",
     "backend restarted",
+    "checkpoint recorded",
+    "released with a checkpoint",
+    "went on from a checkpoint",
+    "torn checkpoint skipped",
+    "resumed with a checkpoint",
     "outdated attempt refused",
     "end acknowledged while it is reported",
     "all cancelled",
@@ -105,6 +111,7 @@ class Weather:
     armed_crash_every_s: float = 120.0
     store_trouble_every_s: float = 75.0
     commit_unknown: float = 0.008
+    torn: float = 0.4  # of the checkpoints, damaged on disk
     clock_jump_every_s: float = 90.0
     backend_freeze_every_s: float = 100.0  # this and the next where there are several backends
     ledger_cut_every_s: float = 120.0
@@ -137,6 +144,7 @@ class Weather:
             armed_crash_every_s=never,
             store_trouble_every_s=never,
             commit_unknown=0.0,
+            torn=0.0,
             clock_jump_every_s=never,
             backend_freeze_every_s=never,
             ledger_cut_every_s=never,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -14,30 +14,44 @@ from urllib.parse import parse_qs, urlsplit
 
 from ktrdr.artifacts import sha256_of
 from ktrdr.backend.problems import problem_of
-from ktrdr.errors import AnotherIncarnation, Conflict, InvalidInput, KtrdrError, NotFound, WorkerBusy
+from ktrdr.errors import (
+    AnotherIncarnation,
+    Conflict,
+    InvalidInput,
+    KtrdrError,
+    NotFound,
+    ServerUnreachable,
+    WorkerBusy,
+)
 from ktrdr.operations.model import WorkerType
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.messages import (
     Capabilities,
+    CheckpointNews,
     DeliverRequest,
     HealthView,
     ProgressView,
     RegisterRequest,
     RegisterResponse,
     ReportRequest,
+    ReportResponse,
     StartAccepted,
     StartJob,
 )
 from ktrdr.protocol.specs import canonical_json
 from ktrdr.protocol.transports import Answer
 from ktrdr.workers.backend_link import BackendLink
+from ktrdr.workers.checkpoint_post import CheckpointPost
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.outbox import entry_key
 from ktrdr.workers.registration import Registration
+from ktrdr.workers.runfolder import CheckpointLog
 from ktrdr.workers.slot import Entry, Slot
 from ktrdr.workers.views import operation_view
+from simulation.jobfiles import Cache, JobFiles, writes_checkpoints
 from simulation.laws import Laws, result_of
 from simulation.network import Message, Network, SimulatedTransport
+from simulation.shelf import Made, Shelf
 from simulation.trace import Trace
 from simulation.virtual_time import EPOCH, Process, SimulatedClock
 
@@ -45,6 +59,7 @@ __all__ = ["SimulatedWorker"]
 
 _STEPS = 20
 _CHANGES = 0.05  # of the ends, at which a worker registers again in the same moment
+_LOOK_S = 2.0  # between two looks at what a job tells of checkpoints
 _POISON = 0.01  # of all operations
 
 
@@ -81,8 +96,23 @@ class _Uploads:
 class _Link(BackendLink):
     """The real link, except that uploads need no thread: a thread would run in real time."""
 
+    cache: Cache
+
     async def upload(self, digests: Iterable[str]) -> None:
-        """Every file is at the backend already."""
+        """Checkpoints are brought to any backend that answers; every other file is there already."""
+        for digest in digests:
+            if digest in self.cache.files:
+                await self._bring(digest, *self.cache.files[digest])
+
+    async def _bring(self, digest: str, content: bytes, made: Made) -> None:
+        body, first = {"content": content, "made": made}, self._at
+        for number in range(len(self._urls)):
+            url = self._urls[(first + number) % len(self._urls)]
+            with contextlib.suppress(ServerUnreachable):
+                path = f"{url}/api/v1/artifacts/{digest}"
+                await self._transport.request("PUT", path, json=body, timeout_s=self._timeout_s)
+                return
+        raise ServerUnreachable("No backend takes the file.")
 
 
 @dataclass(eq=False)
@@ -96,11 +126,14 @@ class _Run:
     duration_s: float
     fate: str
     elapsed: Callable[[], float]
+    files: JobFiles | None = None
     fenced: bool = True
 
     def __post_init__(self) -> None:
         self.stopping: str | None = None
         self.stop_requested = asyncio.Event()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.before_s = 0.0 if self.files is None else self.files.first / _STEPS * self.duration_s
 
     def stop(self, reason: str, grace_s: float) -> None:
         self.stopping = self.stopping or reason
@@ -108,11 +141,26 @@ class _Run:
 
     @property
     def left_s(self) -> float:
-        return max(self.duration_s - self.elapsed(), 0.0)
+        return max(self.duration_s - self.before_s - self.elapsed(), 0.0)
+
+    @property
+    def wait_s(self) -> float:
+        """Until the end, or the next place where it can be left."""
+        if self.files is None:
+            return self.left_s
+        there = 1.0 - self.files.next_after(self.done) / _STEPS
+        return max(self.left_s - there * self.duration_s, 1e-6)
+
+    @property
+    def done(self) -> int:
+        return _STEPS - math.ceil(self.left_s / self.duration_s * _STEPS - 1e-6)
 
     def progress(self) -> Progress:
-        done = _STEPS - math.ceil(self.left_s / self.duration_s * _STEPS - 1e-6)
-        return Progress(done, _STEPS, "working")
+        return Progress(self.done, _STEPS, "working")
+
+    def checkpoints(self) -> CheckpointLog:
+        assert self.files is not None
+        return self.files.told
 
 
 class SimulatedWorker:
@@ -129,9 +177,10 @@ class SimulatedWorker:
         laws: Laws,
         *,
         gpu: bool,
-        doors: tuple[str, ...] = ("http://backend",),
+        doors: tuple[str, ...],
+        shelf: Shelf,
     ) -> None:
-        self._doors = doors
+        self._doors, self._shelf, self._cache = doors, shelf, Cache()
         self.worker_id, self.worker_type, self.gpu = worker_id, worker_type, gpu
         self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
         self._network, self._trace, self._random = network, trace, random
@@ -154,9 +203,10 @@ class SimulatedWorker:
         self.process = Process(self.instance_id)
         self.slot = Slot()
         self._begun: dict[str, int] = {}  # operation: newest attempt
-        clock = SimulatedClock(asyncio.get_running_loop())
+        self._clock = clock = SimulatedClock(asyncio.get_running_loop())
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
-        link = _Link(transport, self._doors, token=None, timeout_s=10.0, uploads=_Uploads())
+        self._link = link = _Link(transport, self._doors, token=None, timeout_s=10.0, uploads=_Uploads())
+        link.cache = self._cache
         self._registration = Registration(
             link, request=self._introduction, accept=self._accepted, clock=clock, random=self._random
         )
@@ -294,6 +344,8 @@ class SimulatedWorker:
             assert self.process is not None
             self._laws.begun[operation_id, job.attempt] = self.process
             self.process.spawn(self._work(self.slot.current))  # type: ignore[arg-type]
+            if begun[0].files is not None:
+                self.process.spawn(self._post(begun[0]))
         return StartAccepted(operation_id=run.operation_id, worker_id=self.worker_id, attempt=run.attempt)
 
     def _new_run(self, operation_id: str, job: StartJob) -> _Run:
@@ -306,7 +358,40 @@ class SimulatedWorker:
         if Random(f"poison/{operation_id}").random() < _POISON:
             fate = "poison"
         duration = random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, 60.0)
-        return _Run(operation_id, job.attempt, job.spec, EPOCH, duration, fate, self._stop_watch())
+        files = self._files(operation_id, job) if writes_checkpoints(operation_id) else None
+        return _Run(operation_id, job.attempt, job.spec, EPOCH, duration, fate, self._stop_watch(), files)
+
+    def _files(self, operation_id: str, job: StartJob) -> JobFiles:
+        files = JobFiles(job, self._cache, self._shelf, self._clock, _STEPS)
+        self._laws.checkpoints.begun(operation_id, job.attempt, files.used, files.first, files.refused)
+        if files.used:
+            self._trace.tell(f"{self.instance_id} goes on after {files.first} steps", operation_id)
+        return files
+
+    def _post(self, run: Any) -> Coroutine[Any, Any, None]:
+        """The real post, which looks at what this run tells."""
+        newest: list[CheckpointNews] = []
+
+        def report(news: CheckpointNews) -> ReportRequest:
+            newest[:] = [news]
+            status: Any = "draining" if self.slot.closed else "busy"
+            return ReportRequest(instance_id=self.instance_id, worker_status=status, checkpoint=news)
+
+        def answered(answer: ReportResponse) -> None:
+            news = newest[0]
+            if news.digest is not None and not answer.stop:
+                self._laws.checkpoints.told(run.operation_id, run.attempt, news.digest)
+            self._stop(answer.stop)
+
+        post = CheckpointPost(
+            self._link,
+            self.worker_id,
+            report=report,
+            on_unknown=self._registration.again,
+            on_answer=answered,
+            look_every_s=_LOOK_S,
+        )
+        return post.follow(run)
 
     def _stop_watch(self) -> Callable[[], float]:
         """Seconds from now on in which this machine was not frozen."""
@@ -328,9 +413,11 @@ class SimulatedWorker:
         run: Any = entry.run
         while run.left_s > 1e-9 and run.stopping is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.stop_requested.wait(), run.left_s)
+                await asyncio.wait_for(run.stop_requested.wait(), run.wait_s)
             if self.paused is not None:
                 await self.paused.wait()
+            if run.files is not None:
+                run.files.reached(run.done, stopping=run.stopping is not None)
         if run.fate == "poison" and run.stopping is None:
             self._trace.fault("job takes its machine down", self.instance_id, run.operation_id)
             asyncio.get_running_loop().call_later(self._random.uniform(1.0, 30.0), self._boot_again)
@@ -341,6 +428,7 @@ class SimulatedWorker:
         if self.paused is not None:
             await self.paused.wait()
         ending = self._ending(run)
+        run.ended.set_result(None)
         self.slot.leave(run, ending, EPOCH)
         self._trace.tell(f"{self.instance_id} ended attempt {run.attempt}: {ending.status}", run.operation_id)
         if self._network.weather.drop and self._random.random() < _CHANGES:
@@ -358,6 +446,8 @@ class SimulatedWorker:
             more["summary"]["strategy"] = run.spec.strategy_name
             if self.worker_type is WorkerType.TRAINING:
                 more["artifacts"] = {"model": self._model_digest}
+        if run.files is not None:
+            more["checkpoint_digest"] = run.files.ended(status)
         if status in ("failed", "child_died"):
             more["error"] = f"the job {status}"
         return DeliverRequest(

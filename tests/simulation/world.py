@@ -150,7 +150,7 @@ class _World:
         self._machine = machine = self._backends(network)
         machine.start()
         await asyncio.sleep(0.5)
-        model = machine.leader.backend.artifacts.put(b"a model")
+        model = machine.common.shelf.put(b"a model")
         self._workers = workers = [self._worker(number, network, model) for number in range(size.workers)]
         self._deadlines = Deadlines(self._laws, self._control, machine, workers)
         for worker in workers:
@@ -250,6 +250,7 @@ class _World:
             self._laws,
             gpu=number % 4 == 1,
             doors=self._machine.urls,
+            shelf=self._machine.common.shelf,
         )
 
     async def _unless_broken(self, work: Any) -> None:

@@ -1,0 +1,110 @@
+"""The files that all backends share, in memory: models and checkpoints, which may be damaged as they lie there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import cast
+
+from ktrdr.artifacts import FileArtifactStore, sha256_of
+from ktrdr.backend.checkpoints import CheckpointFiles
+from ktrdr.errors import CorruptArtifact, NotFound
+from ktrdr.operations.store import OperationStore
+from simulation.trace import Trace
+
+__all__ = ["Made", "Shelf", "ShelvedCheckpoints"]
+
+_LIES_S = 20.0  # in which what is damaged at all gets damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Who wrote a checkpoint, and how far the job was."""
+
+    operation_id: str
+    attempt: int
+    done: int
+
+
+class Shelf:
+    """Does what the backend asks of its artifact store, as far as results and checkpoints go."""
+
+    def __init__(self, trace: Trace, random: Random) -> None:
+        self._trace, self._random = trace, random
+        self._files: dict[str, bytes] = {}
+        self._torn: dict[str, float] = {}  # since when
+        self.made: dict[str, Made] = {}  # also of files that are gone
+        self.on_delete: Callable[[str], None] = lambda _: None
+
+    def put(self, content: bytes) -> str:
+        """Store a file."""
+        digest = sha256_of(content)
+        self._files[digest] = content
+        self._torn.pop(digest, None)
+        return digest
+
+    def take(self, content: bytes, made: Made, torn: float) -> None:
+        """A worker brings a checkpoint, which is damaged later with the chance ``torn``."""
+        digest = self.put(content)
+        self.made[digest] = made
+        if self._random.random() < torn:
+            after_s = self._random.uniform(0.0, _LIES_S)
+            asyncio.get_running_loop().call_later(after_s, self._tear, digest, context=Context())
+
+    def _tear(self, digest: str) -> None:
+        if digest in self._files:
+            self._torn[digest] = self._trace.now()
+            made = self.made[digest]
+            self._trace.fault("checkpoint torn", f"{digest[:12]} after {made.done}", made.operation_id)
+
+    def intact(self, digest: str) -> bool:
+        return digest in self._files and digest not in self._torn
+
+    def was_intact(self, digest: str, within_s: float) -> bool:
+        """Whether it is whole, or was so long ago at most."""
+        torn_at = self._torn.get(digest)
+        return digest in self._files and (torn_at is None or self._trace.now() - torn_at <= within_s)
+
+    def touch(self, digest: str) -> bool:
+        return digest in self._files
+
+    def read(self, digest: str) -> bytes:
+        """The bytes, verified."""
+        if digest not in self._files:
+            raise NotFound("artifact", digest)
+        if digest in self._torn:
+            raise CorruptArtifact(f"Artifact {digest} is damaged.")
+        return self._files[digest]
+
+    def delete(self, digest: str) -> None:
+        self.on_delete(digest)
+        self._files.pop(digest, None)
+        self._torn.pop(digest, None)
+
+    @property
+    def as_store(self) -> FileArtifactStore:
+        """For parts of the backend that ask for files only what is here."""
+        return cast("FileArtifactStore", self)
+
+    def location(self, digest: str) -> Path:
+        raise AssertionError("nothing here has a path")
+
+
+class ShelvedCheckpoints(CheckpointFiles):
+    """The real part, but for the look into a file for its owner."""
+
+    def __init__(self, store: OperationStore, shelf: Shelf) -> None:
+        super().__init__(store, shelf.as_store)
+        self._shelf = shelf
+
+    def _done(self, digest: str) -> int:
+        return self._shelf.made[digest].done
+
+    def _remove(self, operation_id: str, digest: str) -> None:
+        made = self._shelf.made.get(digest)
+        if made is not None and made.operation_id == operation_id:
+            self._shelf.delete(digest)
