@@ -183,6 +183,18 @@ async def test_what_was_meant_for_the_process_before_a_restart_is_not_begun(
         assert (await client.start("hold", instance_id=own)).status == 202
 
 
+async def test_a_late_answer_about_an_older_attempt_does_not_stop_the_newer_one(
+    worker_of: Fleet, backend: FakeBackend
+) -> None:
+    async with worker_of(backend) as client:
+        assert (await client.start("hold", attempt=2)).status == 202
+        run = client.worker.slot.entry("op").run
+        client.worker._stop_strays(["op"], 1)
+        assert not run.stopping
+        client.worker._stop_strays(["op"], 2)
+        assert (await client.ended())["status"] == "cancelled"
+
+
 async def test_the_same_attempt_again_is_accepted_and_older_ones_are_not(
     worker_of: Fleet, backend: FakeBackend
 ) -> None:

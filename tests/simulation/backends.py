@@ -78,6 +78,7 @@ class Backends:
     def __init__(self, machines: list[BackendMachine], common: Common, trace: Trace) -> None:
         self.machines, self.common, self._trace = machines, common, trace
         self.disk, self.trouble, self.out_of_use = common.disk, common.trouble, common.out_of_use
+        self.in_hand: set[str] = set()  # workers that an operator is draining, or lets work again
 
     @property
     def several(self) -> bool:

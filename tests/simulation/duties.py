@@ -34,10 +34,12 @@ async def cancel_all(operator: Operator) -> None:
 async def change_nothing(operator: Operator, worker: SimulatedWorker) -> None:
     """What is so already is ordered once more: the answer is good, and all is as before."""
     path = f"/workers/{worker.worker_id}/undrain"
-    first = await operator.ask("POST", path)
-    again = await operator.ask("POST", path)
-    if first is not None and again is not None and first.ok and again.ok:
-        operator.trace.situations["change of nothing"] += 1
+    with operator.in_hand(worker.worker_id) as free:
+        if free:
+            first = await operator.ask("POST", path)
+            again = await operator.ask("POST", path)
+            if first is not None and again is not None and first.ok and again.ok:
+                operator.trace.situations["change of nothing"] += 1
     await operator.insist("POST", "/queue/unpause", {})
 
 

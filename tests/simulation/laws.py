@@ -79,6 +79,9 @@ class Laws:
         self._sent: dict[
             str, tuple[int, str]
         ] = {}  # operation: the newest attempt that a worker heard of, and where
+        self.given_up: set[str] = (
+            set()
+        )  # keys under which a client was refused, and then asked for something else
         self.may_go: set[str] = set()  # operations that somebody asked to forget
         self.may_be_cancelled: set[str] = set()  # operations whose end somebody asked for
         self.cancels: dict[OperationType | None, float] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -129,6 +130,8 @@ class Client(_Person):
             answer = await self.insist("POST", f"{path}/resume", idempotency_key=f"{key}-resumed")
             key = key if answer.status == 409 else f"{key}-resumed"
         if answer is None or answer.status == 409:
+            if answer is not None:  # a frozen backend may yet do what another one has refused meanwhile
+                self._laws.given_up.add(f"{key}-resumed")
             answer = await self.insist("POST", f"{path}/retry", idempotency_key=key)
         self._started(key, answer)
         await self._see_through()
@@ -257,7 +260,23 @@ class Operator(_Person):
                 self.trace.situations["worker removed"] += 1
                 return
 
+    @contextlib.contextmanager
+    def in_hand(self, worker_id: str) -> Iterator[bool]:
+        """Whether no other operator has it in hand: of two who want the opposite at once either may be the last."""
+        free = worker_id not in self._machine.in_hand
+        self._machine.in_hand.add(worker_id)
+        try:
+            yield free
+        finally:
+            if free:
+                self._machine.in_hand.discard(worker_id)
+
     async def _drain(self, worker_id: str) -> None:
+        with self.in_hand(worker_id) as free:
+            if free:
+                await self._drain_for_a_while(worker_id)
+
+    async def _drain_for_a_while(self, worker_id: str) -> None:
         answer = await self.insist("POST", f"/workers/{worker_id}/drain")
         if answer.ok:
             self.trace.situations["worker drained"] += 1

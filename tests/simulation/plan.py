@@ -65,6 +65,7 @@ SITUATIONS = (
     "torn checkpoint skipped",
     "resumed with a checkpoint",
     "outdated attempt refused",
+    "start meant for the incarnation before",
     "end acknowledged while it is reported",
     "all cancelled",
     "change of nothing",

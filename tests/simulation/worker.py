@@ -216,7 +216,6 @@ class SimulatedWorker:
             self.worker_id,
             report=self._report,  # type: ignore[arg-type]
             on_unknown=self._registration.again,
-            on_answer=lambda answer: self._stop(answer.stop),
             on_done=self._done,
             random=self._random,
         )
@@ -377,11 +376,11 @@ class SimulatedWorker:
             status: Any = "draining" if self.slot.closed else "busy"
             return ReportRequest(instance_id=self.instance_id, worker_status=status, checkpoint=news)
 
-        def answered(answer: ReportResponse) -> None:
+        def answered(answer: ReportResponse, attempt: int) -> None:
             news = newest[0]
             if news.digest is not None and not answer.stop:
                 self._laws.checkpoints.told(run.operation_id, run.attempt, news.digest)
-            self._stop(answer.stop)
+            self._stop(answer.stop, attempt)
 
         post = CheckpointPost(
             self._link,
@@ -465,6 +464,7 @@ class SimulatedWorker:
         outbox = await self._courier.uploaded_entries()
         if outbox:
             self._trace.situations["outbox at registration"] += 1
+        self._introduced = current.run.attempt if current else None
         return RegisterRequest(
             worker_id=self.worker_id,
             worker_type=self.worker_type.value,
@@ -480,7 +480,7 @@ class SimulatedWorker:
         if any(self._is_being_sent(key) for key in response.acknowledged):
             self._trace.situations["end acknowledged while it is reported"] += 1
         self._courier.acknowledge(response.acknowledged)
-        self._stop(response.stop)
+        self._stop(response.stop, self._introduced)
 
     def _is_being_sent(self, key: str) -> bool:
         entry = self.slot._entries.get(key.rpartition(":")[0])
@@ -494,11 +494,11 @@ class SimulatedWorker:
     def _done(self, key: str) -> None:
         self.slot.acknowledged(key)
 
-    def _stop(self, operation_ids: list[str]) -> None:
+    def _stop(self, operation_ids: list[str], attempt: int | None) -> None:
         for operation_id in operation_ids:
             try:
-                self._cancel(operation_id, None)
-            except NotFound:
+                self._cancel(operation_id, attempt)
+            except (Conflict, NotFound):
                 continue
 
 

@@ -28,7 +28,6 @@ from ktrdr.protocol.messages import (
     RegisterRequest,
     RegisterResponse,
     ReportRequest,
-    ReportResponse,
     StartJob,
 )
 from ktrdr.protocol.tls_renewal import connecting
@@ -138,10 +137,11 @@ class WorkerAPIBase(ABC):
             self.worker_id,
             report=self._news,
             on_unknown=self._registration.again,
-            on_answer=self._answered,
+            on_answer=lambda answer, attempt: self._stop_strays(answer.stop, attempt),
         )
         self.credentials = Credentials(settings.token, settings.enrolment_token, self._registration.again)
         self._leaving: asyncio.Task[None] | None = None
+        self._introduced: int | None = None  # the attempt of which the newest registration tells
         self._launcher: Launcher | None = None
         self._host: OperationHost | None = None
         self.app: FastAPI = make_app(self)
@@ -185,7 +185,6 @@ class WorkerAPIBase(ABC):
             self.worker_id,
             report=self._report,
             on_unknown=self._registration.again,
-            on_answer=self._answered,
             on_done=self.slot.acknowledged,
             random=self._random,
             first_retry_s=self.settings.first_retry_s,
@@ -427,6 +426,7 @@ class WorkerAPIBase(ABC):
         outbox = await self._courier.uploaded_entries()
         current = self.slot.current
         run = current.run if current is not None and current.run.fenced else None
+        self._introduced = run.attempt if run else None
         return RegisterRequest(
             worker_id=self.worker_id,
             worker_type=self.worker_type.value,
@@ -441,7 +441,7 @@ class WorkerAPIBase(ABC):
     def _accepted(self, response: RegisterResponse) -> None:
         self.credentials.learn(response.credential)
         self._courier.acknowledge(response.acknowledged)
-        self._stop_strays(response.stop)
+        self._stop_strays(response.stop, self._introduced)
 
     def _report(self, delivery: DeliverRequest) -> ReportRequest:
         return ReportRequest(instance_id=self.instance_id, worker_status=self._activity(), delivery=delivery)
@@ -456,13 +456,11 @@ class WorkerAPIBase(ABC):
             return "draining"
         return "idle" if self.slot.current is None else "busy"
 
-    def _answered(self, response: ReportResponse) -> None:
-        self._stop_strays(response.stop)
-
-    def _stop_strays(self, operation_ids: list[str]) -> None:
+    def _stop_strays(self, operation_ids: list[str], attempt: int | None) -> None:
+        """``attempt``: of which the backend was told. A newer one may have begun here before its answer came."""
         for operation_id in operation_ids:
             try:
-                self.cancel(operation_id)
+                self.cancel(operation_id, attempt)
             except KtrdrError as error:
                 _log.debug("Nothing to stop: %s", error)
 

@@ -33,7 +33,7 @@ class CheckpointPost:
     on_unknown
         Called when the backend does not know this worker.
     on_answer
-        Called with each answer of the backend (it may name operations to stop).
+        Called with each answer of the backend (it may name operations to stop), and the attempt that it is about.
     look_every_s
         Pause between two looks at what the job tells.
     """
@@ -45,7 +45,7 @@ class CheckpointPost:
         *,
         report: Callable[[CheckpointNews], ReportRequest],
         on_unknown: Callable[[], None],
-        on_answer: Callable[[ReportResponse], None],
+        on_answer: Callable[[ReportResponse, int], None],
         look_every_s: float = 0.5,
     ) -> None:
         self._link, self._worker_id = link, worker_id
@@ -99,6 +99,6 @@ class CheckpointPost:
             posted.notes += notes
             posted.refused += refused
             posted.saved = list(told.saved) if fresh is not None else posted.saved
-            self._on_answer(answer)
+            self._on_answer(answer, run.attempt)
             return True
         return False

@@ -10,7 +10,7 @@ from random import Random
 
 from ktrdr.errors import CorruptArtifact, InvalidInput, KtrdrError, NotFound
 from ktrdr.logs import about
-from ktrdr.protocol.messages import DeliverRequest, ReportRequest, ReportResponse
+from ktrdr.protocol.messages import DeliverRequest, ReportRequest
 from ktrdr.workers.backend_link import BackendLink
 from ktrdr.workers.outbox import Outbox, entry_key
 
@@ -30,8 +30,6 @@ class Courier:
         Makes the report message around a delivery, with the worker's state at that moment.
     on_unknown
         Called when the backend does not know this worker: time to register again.
-    on_answer
-        Called with each answer of the backend (it may name operations to stop).
     on_done
         Called with ``operation_id:attempt`` when an entry has left the outbox.
     first_retry_s, longest_retry_s
@@ -46,14 +44,13 @@ class Courier:
         *,
         report: Callable[[DeliverRequest], ReportRequest],
         on_unknown: Callable[[], None],
-        on_answer: Callable[[ReportResponse], None],
         on_done: Callable[[str], None],
         random: Random,
         first_retry_s: float = 1.0,
         longest_retry_s: float = 30.0,
     ) -> None:
         self._link, self._outbox, self._worker_id = link, outbox, worker_id
-        self._report, self._on_unknown, self._on_answer = report, on_unknown, on_answer
+        self._report, self._on_unknown = report, on_unknown
         self._on_done, self._random = on_done, random
         self._first_retry_s, self._longest_retry_s = first_retry_s, longest_retry_s
         self._wake, self._nudge = asyncio.Event(), asyncio.Event()
@@ -147,7 +144,6 @@ class Courier:
                 _log.warning("The result of %s waits on disk until the backend takes it: %s", key, error)
             self._complained = True
             return False
-        self._on_answer(answer)
         if answer.acknowledged:
             self.acknowledge([key])
         return answer.acknowledged

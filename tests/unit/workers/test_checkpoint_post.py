@@ -66,16 +66,21 @@ class Office:
         self.backend, self.run = Backend(), Run()
         self.unknown: list[bool] = []
         self.answers: list[ReportResponse] = []
+        self.attempts: set[int] = set()
         link = BackendLink(self.backend, ("http://a",), token=None, timeout_s=1.0, uploads=self.backend)
         self.post = CheckpointPost(
             link,
             "w",
             report=lambda news: ReportRequest(instance_id="i", worker_status="busy", checkpoint=news),
             on_unknown=lambda: self.unknown.append(True),
-            on_answer=self.answers.append,
+            on_answer=self._answered,
             look_every_s=0.001,
         )
         self.task = asyncio.get_running_loop().create_task(self.post.follow(self.run))  # type: ignore[arg-type]
+
+    def _answered(self, answer: ReportResponse, attempt: int) -> None:
+        self.answers.append(answer)
+        self.attempts.add(attempt)
 
 
 @pytest.fixture
@@ -103,6 +108,7 @@ async def test_the_file_first_then_its_digest_and_each_once(office: Office) -> N
     await asyncio.sleep(0.02)
     assert came == [news(notes=["goes on after 3"]), "file a", news(digest=A), "file b", news(digest=B)]
     assert office.answers[0].stop == ["stray"]
+    assert office.attempts == {3}
 
 
 @pytest.mark.parametrize(

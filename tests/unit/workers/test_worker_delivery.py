@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ktrdr.errors import NotFound
-from ktrdr.protocol.messages import DeliverRequest, ReportRequest, ReportResponse
+from ktrdr.protocol.messages import DeliverRequest, ReportRequest
 from ktrdr.protocol.transports import Answer
 from ktrdr.workers.backend_link import BackendLink
 from ktrdr.workers.delivery import Courier
@@ -53,7 +53,6 @@ class Office:
         self.outbox = outbox(folder)
         self.done: list[str] = []
         self.unknown: list[bool] = []
-        self.answers: list[ReportResponse] = []
         link = BackendLink(backend, ("http://a",), token=None, timeout_s=1.0, uploads=backend)
         self.courier = Courier(
             link,
@@ -61,7 +60,6 @@ class Office:
             "w",
             report=lambda delivery: ReportRequest(instance_id="i", worker_status="idle", delivery=delivery),
             on_unknown=lambda: self.unknown.append(True),
-            on_answer=self.answers.append,
             on_done=self.done.append,
             random=Random(1),
             first_retry_s=retry_s,
@@ -76,7 +74,6 @@ async def test_files_first_then_the_report(tmp_path: Path) -> None:
     assert backend.uploaded == ["a" * 64]
     assert backend.reports[0]["delivery"]["status"] == "completed"
     assert office.done == ["op:2"]
-    assert office.answers[0].stop == ["stray"]
     assert office.outbox.entries() == []
 
 
