@@ -34,7 +34,7 @@ def test_the_usual_seeds_keep_every_law_and_every_fault_occurs(tmp_path: Path) -
 
 
 def test_in_fine_weather_nothing_is_lost_and_nothing_runs_twice(tmp_path: Path) -> None:
-    report = simulate(2, tmp_path, SMALL, Weather.calm())
+    report = simulate(6, tmp_path, SMALL, Weather.calm())
     assert report.violation is None
     assert set(report.faults) <= {"reorder"}, "overtaking is no fault of anybody"
     lost = ("lease expired", "worker lost", "unreachable", "adopted", "late result ignored")
