@@ -15,7 +15,7 @@ from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
 from simulation.world import simulate
 from support.processes import unmeasured
 
-SEEDS = (2, 3, 7, 21)  # as in the Makefile: together they bring about everything that is demanded
+SEEDS = (3, 5, 21)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
 
 
@@ -76,3 +76,11 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(backends: str) -
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     digests = {simulate(seed, tmp_path / str(seed), SMALL).digest for seed in (1, 2)}
     assert len(digests) == 2
+
+
+def test_a_run_does_not_depend_on_those_before_it(tmp_path: Path) -> None:
+    """As it did where things were taken up in the order of their addresses."""
+    runs = [
+        simulate(seed, tmp_path / str(turn), Size(chaos_s=250.0)) for turn, seed in enumerate((7, 2, 5, 7))
+    ]
+    assert runs[0].digest == runs[-1].digest

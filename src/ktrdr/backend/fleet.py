@@ -35,8 +35,7 @@ class Fleet:
         self._secret = secret
         self._timeout_s = timeout_s
         self._probe_timeout_s = probe_timeout_s
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._lasting: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], bool] = {}  # in the order in which they began; whether they last
 
     def credential(self, record: WorkerRecord) -> str | None:
         """What this worker is shown: made for it alone where the backend has a secret, else the common token."""
@@ -70,21 +69,18 @@ class Fleet:
         awaits the task. ``lasting``: whoever leads, as watching an operation does."""
         with about(operation_id=operation_id, worker_id=worker_id):
             task = asyncio.create_task(work, name=name)
-            self._tasks.add(task)
-            if lasting:
-                self._lasting.add(task)
+            self._tasks[task] = lasting
             task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        self._lasting.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             _log.error("Background task '%s' failed", task.get_name(), exc_info=task.exception())
 
     async def rest(self) -> None:
         """End what runs in the background, but for what lasts: another backend leads, or this one does now."""
-        await _end(self._tasks - self._lasting)
+        await _end(task for task, lasting in self._tasks.items() if not lasting)
 
     async def close(self) -> None:
         """End what still runs, then the connections."""

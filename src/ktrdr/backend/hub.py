@@ -13,19 +13,19 @@ class Hub:
     """Wakes the waiting polls and event streams of one operation; carries no data, readers look at the ledger."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, dict[asyncio.Event, None]] = {}  # in the order in which they came
         self.closed = asyncio.Event()
 
     @contextmanager
     def listen(self, operation_id: str) -> Iterator[asyncio.Event]:
         """An event that is set at every change; the reader clears it before it looks."""
         event = asyncio.Event()
-        self._waiting.setdefault(operation_id, set()).add(event)
+        self._waiting.setdefault(operation_id, {})[event] = None
         try:
             yield event
         finally:
             waiting = self._waiting[operation_id]
-            waiting.discard(event)
+            del waiting[event]
             if not waiting:
                 del self._waiting[operation_id]
 
