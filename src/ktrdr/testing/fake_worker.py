@@ -148,7 +148,7 @@ def _make_app(worker: FakeWorker) -> FastAPI:
     async def start(request: Request) -> Response:
         job = StartJob.model_validate_json(await request.body())
         worker.starts.append(job)
-        if request.query_params["instance_id"] != worker.instance_id:
+        if request.query_params.get("instance_id", worker.instance_id) != worker.instance_id:
             slug = AnotherIncarnation.slug
             return _problem(409, "meant for another incarnation", slug)
         return await _answer_start(worker, job)

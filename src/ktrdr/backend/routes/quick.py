@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from fastapi import Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 __all__ = ["LONGEST_KEY", "QuickRoute"]
@@ -31,13 +32,16 @@ class QuickRoute(APIRoute):
         message: type[BaseModel] = get_type_hints(self.endpoint)["body"]
 
         async def handle(request: Request) -> Response:
-            content = await request.body()  # kept, so that the careful way reads it again
+            try:
+                content = await request.body()  # kept, so that the careful way reads it again
+            except ClientDisconnect:  # it left in the middle; nobody hears the answer
+                return Response(status_code=400)
             key = request.headers.get("idempotency-key")
             if key is not None and len(key) > LONGEST_KEY:
                 return await careful(request)
             try:
                 body = message.model_validate(json.loads(content))
-            except ValueError:
+            except (ValueError, RecursionError):  # the latter: nested too deeply
                 return await careful(request)
             return await answer(body, request, request.app.state.backend, key)
 
