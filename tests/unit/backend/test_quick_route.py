@@ -40,7 +40,17 @@ def app(route_class: type[APIRoute]) -> FastAPI:
     "body",
     [
         *('{"name": "abc"}', '{"name": "abc", "count": "2"}', '{"name": "abcd"}', '{"name": "a", "more": 1}'),
-        *("", "{", "[]", "null", "17", '{"name": NaN}', '{"count": 1e400, "name": "a"}', "\ud800", "[" * 20_000),
+        *(
+            "",
+            "{",
+            "[]",
+            "null",
+            "17",
+            '{"name": NaN}',
+            '{"count": 1e400, "name": "a"}',
+            "\ud800",
+            "[" * 20_000,
+        ),
     ],
 )
 @pytest.mark.parametrize("key", [None, "k" * LONGEST_KEY, "k" * (LONGEST_KEY + 1)])
