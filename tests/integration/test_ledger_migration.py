@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,14 @@ from ktrdr.operations.tables import SCHEMA
 from ktrdr.testing.operations import T0, a_submission
 from support.newer import NEXT, newer_ktrdr
 from support.postgres import Postgres
+from support.processes import unmeasured
 
 pytestmark = pytest.mark.integration
 _OPEN = "import sys; from ktrdr.operations.sql import SqlStore; SqlStore(sys.argv[1]).close_now()"
 
 
 def _open_with(program: Path, url: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(program)}
+    environment = unmeasured() | {"PYTHONPATH": str(program)}
     command = [sys.executable, "-c", _OPEN, url]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
