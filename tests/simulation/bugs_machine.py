@@ -77,10 +77,8 @@ MACHINE_BUGS = (
             ),
             Patch(
                 "backend/health.py",
-                "        for operation in leases.ended(live):\n",
-                "        ended = leases.ended(live)\n"
-                "        await asyncio.sleep(10.0)\n"
                 "        for operation in ended:\n",
+                "        await asyncio.sleep(10.0)\n        for operation in ended:\n",
             ),
         ),
     ),

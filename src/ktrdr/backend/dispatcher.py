@@ -134,8 +134,9 @@ class Dispatcher:
             # of these types alone: before the one for which there is a worker a hundred thousand others may wait
             types = [kind for kind, served_by in WORKER_TYPE.items() if served_by in free]
             pending = await self._operations.store.pending(self._clock.now(), limit, types)
-            await self._claim(pending)
-            if len(pending) < limit or not await self._starved(pending):
+            claimed = await self._claim(pending)
+            passed_over = [operation for operation in pending if operation.operation_id not in claimed]
+            if len(pending) < limit or not await self._starved(passed_over):
                 return
             limit *= 4
 
@@ -145,12 +146,12 @@ class Dispatcher:
         kinds = {kind for operation_type, kind in WORKER_TYPE.items() if operation_type not in paused}
         return {kind for kind in kinds if self._registry.select(kind) is not None}
 
-    async def _starved(self, seen: Sequence[Operation]) -> bool:
-        """Whether further back in the queue there is work for a worker that is still free."""
+    async def _starved(self, passed_over: Sequence[Operation]) -> bool:
+        """Whether further back in the queue than these, which still wait, there is work for a worker that is still free."""
         counts = await self._operations.store.counts()
         free = self._free()
         return any(
-            WORKER_TYPE[kind] in free and count > sum(o.operation_type is kind for o in seen)
+            WORKER_TYPE[kind] in free and count > sum(o.operation_type is kind for o in passed_over)
             for (kind, status), count in counts.items()
             if status is OperationStatus.PENDING and kind not in self._operations.pauses.known
         )
@@ -184,8 +185,8 @@ class Dispatcher:
             self.wake()
         return operation
 
-    async def _claim(self, pending: Sequence[Operation]) -> None:
-        """Assign as many as there are workers for, in one commit, and tell the workers."""
+    async def _claim(self, pending: Sequence[Operation]) -> Collection[str]:
+        """Assign as many as there are workers for, in one commit, and tell the workers; returns which wait no more."""
         claims, free = {}, self._free()
         for o in pending:
             if WORKER_TYPE[o.operation_type] not in free:
@@ -196,7 +197,7 @@ class Dispatcher:
                 claims[o.operation_id] = (Claim(o.operation_id, event), o.attempt + 1)
                 free = self._free()
         if not claims:
-            return
+            return ()
         try:
             made = await self._operations.claim([claim for claim, _ in claims.values()])
         except BaseException as error:
@@ -208,6 +209,7 @@ class Dispatcher:
                 self._registry.release(claim.event.worker_id, claim.operation_id, attempt)
             else:
                 self._start(transition.operation)
+        return claims.keys()
 
     def _reserve(
         self,

@@ -182,13 +182,15 @@ class HealthLoop:
     async def sweep(self) -> None:
         """End the leases that nobody renewed."""
         leases = self._operations.leases
-        try:
-            live = await self._operations.store.live()
-        except Unavailable:
-            leases.honour_all()
-            raise
+        with leases.look():
+            try:
+                live = await self._operations.store.live()
+            except Unavailable:
+                leases.honour_all()
+                raise
+            ended = leases.ended(live)
         self._operations.progress.retain(live)
-        for operation in leases.ended(live):
+        for operation in ended:
             assignment = operation.assignment
             if assignment is not None:
                 with about(operation_id=operation.operation_id, worker_id=assignment.worker_id):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,18 +36,36 @@ class Leases:
 
     A thousand busy workers vouch for their work at every probe, and nearly always say nothing new. So a renewal is
     kept here and written at least twice in a lease, which is all that another process watching the ledger needs.
+
+    Between the ledger's answer to "which are live?" and its arrival here operations end, and others begin: what was
+    :meth:`seen` since a :meth:`look` began is newer than that answer.
     """
 
     def __init__(self, clock: Clock, lease_s: float) -> None:
         self._clock, self._lease_s = clock, lease_s
         self._seen: dict[str, _Mark] = {}
+        self._news: set[str] | None = None  # seen since the look that is under way began
 
     def __len__(self) -> int:
         """How many leases are watched."""
         return len(self._seen)
 
+    @contextlib.contextmanager
+    def look(self) -> Iterator[None]:
+        """Within this all live operations are read, and :meth:`ended` is told."""
+        self._news = set()
+        try:
+            yield
+        finally:
+            self._news = None
+
     def seen(self, operation: Operation) -> None:
         """The ledger holds this of an operation now."""
+        if self._news is not None:
+            self._news.add(operation.operation_id)
+        self._note(operation)
+
+    def _note(self, operation: Operation) -> None:
         if operation.lease_expires_at is None:
             self._seen.pop(operation.operation_id, None)
             return
@@ -76,11 +95,12 @@ class Leases:
         self._seen.clear()
 
     def ended(self, live: Iterable[Operation]) -> list[Operation]:
-        """Which of all live operations, as the ledger holds them now, nobody vouched for in a whole lease."""
-        live = list(live)
+        """Which of all live operations, as the ledger held them since the look began, nobody vouched for in a whole lease."""
+        news = self._news or set()
+        live = [operation for operation in live if operation.operation_id not in news]
         for operation in live:
-            self.seen(operation)
-        names = {operation.operation_id for operation in live}
+            self._note(operation)
+        names = {operation.operation_id for operation in live} | news
         self._seen = {name: mark for name, mark in self._seen.items() if name in names}
         now = self._clock.monotonic()
         watched = (operation for operation in live if operation.operation_id in self._seen)

@@ -65,3 +65,16 @@ def test_it_is_told_at_once_when_a_worker_may_be_chosen() -> None:
     assert told == ["free"]
     registry.release("w1", "op", 1)
     assert told == ["free", "free"]
+
+
+async def test_one_pass_reaches_as_far_as_workers_are_free(tmp_path: Path) -> None:
+    """However many it looks at first: who waits behind those is overtaken by the next who comes otherwise."""
+    count = 100
+    async with ControlPlane(tmp_path).running() as plane:
+        for number in range(count):
+            await plane.store.submit(a_backtest(f"op-{number}"), plane.backend.clock.now())
+        for number in range(count):
+            plane.backend.registry.put(a_worker(f"w{number}"))
+        await plane.backend.dispatcher.dispatch_pending()
+        waiting = await plane.store.pending(plane.backend.clock.now(), count)
+        assert [operation.operation_id for operation in waiting] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from ktrdr.operations.events import Event, Reported
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.memory import MemoryStore
-from ktrdr.operations.model import ModelRecord
+from ktrdr.operations.model import ModelRecord, Operation
 from support.control_plane import STILL, ControlPlane, calm
 
 
@@ -165,3 +166,52 @@ async def test_renewals_are_kept_in_memory_and_written_twice_in_a_lease(tmp_path
         plane.clock.advance(2.0)
         await plane.probe()
         assert str(await plane.status(name)) == "pending"
+
+
+class Slow(MemoryStore):
+    """What it says of all live operations may be old when it arrives."""
+
+    def __init__(self) -> None:
+        super().__init__(max_failures=3)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def live(self) -> Sequence[Operation]:
+        found = await super().live()
+        await self.gate.wait()
+        return found
+
+
+async def test_what_ended_while_all_leases_were_read_has_none(tmp_path: Path) -> None:
+    store = Slow()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        name = await plane.submit()
+        await plane.until(name, "running")
+        store.gate.clear()
+        sweep = asyncio.create_task(plane.backend.health.sweep())
+        await calm()
+        await plane.deliver(worker, name)
+        store.gate.set()
+        await sweep
+        await plane.backend.operations.vouch(
+            "w1", worker.instance_id, name, 1, None
+        )  # late: asked before the end
+        assert plane.backend.registry.get("w1").reserved_for is None
+        assert len(plane.backend.operations.leases) == 0
+
+
+async def test_what_was_renewed_while_all_leases_were_read_keeps_its_period(tmp_path: Path) -> None:
+    store = Slow()
+    async with ControlPlane(tmp_path, store=store).running() as plane:
+        worker = await plane.join("w1")
+        store.gate.clear()
+        sweep = asyncio.create_task(plane.backend.health.sweep())
+        await calm()
+        name = await plane.submit()
+        await plane.until(name, "running")
+        store.gate.set()
+        await sweep
+        assert len(plane.backend.operations.leases) == 1
+        vouched = await plane.backend.operations.vouch("w1", worker.instance_id, name, 1, None)
+        assert vouched
