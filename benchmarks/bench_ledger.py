@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from ktrdr.operations.events import Assigned
 from ktrdr.operations.model import NewOperation, OperationStatus, OperationType
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import Claim, OperationQuery
 from ledger_rows import NOW, Content, fill
 from support.postgres import binaries, running_postgres

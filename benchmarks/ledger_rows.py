@@ -23,7 +23,7 @@ from ktrdr.operations.events import Accepted, Assigned, CancelRequested, Finishe
 from ktrdr.operations.machine import new_operation, step
 from ktrdr.operations.model import JobOutcome, NewOperation, Operation, OperationStatus, OperationType
 from ktrdr.operations.rows import row_of_operation
-from ktrdr.operations.tables import operations, specs, tallies
+from ktrdr.operations.sql.tables import operations, specs, tallies
 
 __all__ = ["NOW", "Content", "fill"]
 

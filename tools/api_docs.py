@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ktrdr.backend.access.scopes import ROUTES
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
-from ktrdr.backend.scopes import ROUTES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "api.md"
 HEAD = """# HTTP API

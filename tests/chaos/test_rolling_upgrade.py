@@ -10,7 +10,7 @@ import pytest
 
 from chaos.company import Repeater, company
 from chaos.conftest import Plan
-from ktrdr.operations.tables import SCHEMA
+from ktrdr.operations.sql.tables import SCHEMA
 from support.chaos import no_tracebacks, runs
 from support.newer import NEXT, newer_ktrdr
 from support.postgres import Postgres

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ktrdr.operations.election import PostgresLeadership
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.election import PostgresLeadership
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.testing.leadership_contract import Candidates, LeadershipContract
 from ktrdr.testing.memory_election import MemoryElection
 from support.postgres import Postgres

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.operations.memory import MemoryStore
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.memory.ledger import MemoryStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.testing.access_contract import AccessLedgerContract
 from ktrdr.testing.store_contract import OperationStoreContract

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ktrdr.operations.model import NewOperation, OperationType
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from support.processes import environment, wait_for
 
 pytestmark = [

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from ktrdr.operations.model import OperationStatus
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.integration
 
 WRITER = """
 import asyncio, os, sys
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.testing.operations import T0, a_submission, assigned_to
 
 async def one(store, number):

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from ktrdr.errors import InvalidSetting, NotLeader
-from ktrdr.operations.admission import LEADER_LOCK
-from ktrdr.operations.sql import SqlStore
-from ktrdr.operations.tables import SCHEMA
+from ktrdr.operations.sql.admission import LEADER_LOCK
+from ktrdr.operations.sql.ledger import SqlStore
+from ktrdr.operations.sql.tables import SCHEMA
 from ktrdr.testing.operations import T0, a_submission
 from support.newer import NEXT, newer_ktrdr
 from support.postgres import Postgres
 from support.processes import unmeasured
 
 pytestmark = pytest.mark.integration
-_OPEN = "import sys; from ktrdr.operations.sql import SqlStore; SqlStore(sys.argv[1]).close_now()"
+_OPEN = "import sys; from ktrdr.operations.sql.ledger import SqlStore; SqlStore(sys.argv[1]).close_now()"
 
 
 def _open_with(program: Path, url: str) -> subprocess.CompletedProcess[str]:

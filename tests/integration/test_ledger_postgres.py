@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import Connection, text
 
 from ktrdr.errors import Conflict, KtrdrError, NotFound, NotLeader, Unavailable
-from ktrdr.operations.board import SqlBoard, WorkerState
 from ktrdr.operations.events import Accepted, CancelRequested, Finished, Reported
-from ktrdr.operations.fence import Fence
 from ktrdr.operations.model import JobOutcome, OperationStatus, OperationType
 from ktrdr.operations.progress import Progress
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.board import SqlBoard, WorkerState
+from ktrdr.operations.sql.fence import Fence
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import Claim, OperationQuery
 from ktrdr.testing.operations import LEASE, T0, a_model, a_submission, a_worker, assigned_to
 from support.control_plane import settle

@@ -13,9 +13,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, MissingExtra, Unavailable
-from ktrdr.operations.place import ledger_place
-from ktrdr.operations.postgres import LedgerServer, driver
-from ktrdr.operations.tables import SCHEMA, metadata
+from ktrdr.operations.sql.place import ledger_place
+from ktrdr.operations.sql.postgres import LedgerServer, driver
+from ktrdr.operations.sql.tables import SCHEMA, metadata
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.integration
@@ -119,7 +119,7 @@ def test_a_missing_driver_names_the_extra(postgres: Postgres, database: str) -> 
     code = (
         "import sys; sys.modules['psycopg'] = None\n"
         "from ktrdr.errors import MissingExtra\n"
-        "from ktrdr.operations.sql import SqlStore\n"
+        "from ktrdr.operations.sql.ledger import SqlStore\n"
         "try: SqlStore(sys.argv[1])\n"
         "except MissingExtra as error: print(error)"
     )

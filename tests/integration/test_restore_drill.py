@@ -11,7 +11,7 @@ import pytest
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.operations.model import Operation
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationQuery
 from support.chaos import Chaos, ended, integrity, no_tracebacks
 from support.processes import ktrdr, parts, wait_for

@@ -15,7 +15,7 @@ SAVES = """
 import asyncio, sys
 from pathlib import Path
 from ktrdr.artifacts import FileArtifactStore
-from ktrdr.operations.sqlite import LedgerFile
+from ktrdr.operations.sql.sqlite import LedgerFile
 from ktrdr.protocol.messages import DeliverRequest
 from ktrdr.strategies import StrategyLibrary
 from ktrdr.strategies.starter import starter

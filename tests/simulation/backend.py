@@ -10,11 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar, cast
 
-from ktrdr.backend.cluster import Cluster
+from ktrdr.backend.cluster.sharing import Cluster
 from ktrdr.backend.config import BackendConfig
-from ktrdr.backend.orchestrator import Resources, ServiceOrchestrator, Work
+from ktrdr.backend.fleet.registry import WorkerEndpoint
 from ktrdr.backend.problems import problem_of
-from ktrdr.backend.registry import WorkerEndpoint
+from ktrdr.backend.submission.orchestrator import Resources, ServiceOrchestrator, Work
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.events import Assigned

@@ -6,9 +6,17 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["BACKEND_BUGS"]
 
-_REGISTRY, _DISPATCH, _WIRING = "backend/registry.py", "backend/dispatcher.py", "backend/wiring.py"
-_HEALTH, _LEASES, _SERVICE = "backend/health.py", "backend/leases.py", "backend/operations.py"
-_ENROL, _SUBMIT = "backend/enrolment.py", "backend/orchestrator.py"
+_REGISTRY, _DISPATCH, _WIRING = (
+    "backend/fleet/registry.py",
+    "backend/dispatch/dispatcher.py",
+    "backend/wiring.py",
+)
+_HEALTH, _LEASES, _SERVICE = (
+    "backend/dispatch/health.py",
+    "backend/fleet/leases.py",
+    "backend/operations/service.py",
+)
+_ENROL, _SUBMIT = "backend/dispatch/enrolment.py", "backend/submission/orchestrator.py"
 _DRAINS = "if worker.record.draining or worker.drains_itself:"
 _FREE = 'status == "available" and worker.verified and worker.failures == 0'
 _SAME = "if old.record.instance_id == record.instance_id:"

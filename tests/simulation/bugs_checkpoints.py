@@ -6,8 +6,8 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["CHECKPOINT_BUGS"]
 
-_MOVES, _MACHINE, _SERVICE = "operations/moves.py", "operations/machine.py", "backend/operations.py"
-_FILES, _DISPATCH = "backend/checkpoints.py", "backend/dispatcher.py"
+_MOVES, _MACHINE, _SERVICE = "operations/moves.py", "operations/machine.py", "backend/operations/service.py"
+_FILES, _DISPATCH = "backend/operations/checkpoints.py", "backend/dispatch/dispatcher.py"
 
 
 def _bug(name: str, file: str, old: str, new: str) -> Mutant:

@@ -6,7 +6,7 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["CHOICE_BUGS"]
 
-_REGISTRY, _DISPATCH = "backend/registry.py", "backend/dispatcher.py"
+_REGISTRY, _DISPATCH = "backend/fleet/registry.py", "backend/dispatch/dispatcher.py"
 _GROUPS = "groups = [(True,)] if require_gpu else [(True,), (False,)] if prefer_gpu else [(True, False)]"
 
 

@@ -6,8 +6,8 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["COMPANY_BUGS"]
 
-_FENCE, _ROLES, _COMPANY = "operations/fence.py", "backend/roles.py", "backend/company.py"
-_WIRING, _SUBMIT = "backend/wiring.py", "backend/orchestrator.py"
+_FENCE, _ROLES, _COMPANY = "operations/sql/fence.py", "backend/cluster/roles.py", "backend/cluster/company.py"
+_WIRING, _SUBMIT = "backend/wiring.py", "backend/submission/orchestrator.py"
 
 
 def _bug(name: str, file: str, old: str, new: str) -> Mutant:

@@ -6,7 +6,7 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["MACHINE_BUGS"]
 
-_MACHINE, _MOVES, _MEMORY = "operations/machine.py", "operations/moves.py", "operations/memory.py"
+_MACHINE, _MOVES, _MEMORY = "operations/machine.py", "operations/moves.py", "operations/memory/ledger.py"
 _STALE = "event.assignment != operation.assignment"
 _GATE = "    if operation.status.terminal or _is_stale(operation, event):\n"
 _LIMIT = "    if failures < moment.max_failures:\n"
@@ -76,7 +76,7 @@ MACHINE_BUGS = (
                 "if operation.lease_expires_at is None:",
             ),
             Patch(
-                "backend/health.py",
+                "backend/dispatch/health.py",
                 "        for operation in ended:\n",
                 "        await asyncio.sleep(10.0)\n        for operation in ended:\n",
             ),

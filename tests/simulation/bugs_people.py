@@ -6,7 +6,7 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["PEOPLE_BUGS"]
 
-_SUBMIT, _PAUSES = "backend/orchestrator.py", "backend/pauses.py"
+_SUBMIT, _PAUSES = "backend/submission/orchestrator.py", "backend/operations/pauses.py"
 
 
 def _bug(name: str, file: str, old: str, new: str) -> Mutant:
@@ -55,13 +55,13 @@ PEOPLE_BUGS = (
     ),
     _bug(
         "cancelling all passes over what runs",
-        "backend/cancellation.py",
+        "backend/operations/cancellation.py",
         "    OperationStatus.RUNNING,\n",
         "",
     ),
     _bug(
         "cancelling all takes what waits for what runs",
-        "backend/cancellation.py",
+        "backend/operations/cancellation.py",
         "                operation_type=request.operation_type,\n",
         "",
     ),

@@ -6,7 +6,11 @@ from simulation.mutant import Mutant, Patch
 
 __all__ = ["WAITING_BUGS"]
 
-_PAUSES, _LEASES, _REGISTRY = "backend/pauses.py", "backend/leases.py", "backend/registry.py"
+_PAUSES, _LEASES, _REGISTRY = (
+    "backend/operations/pauses.py",
+    "backend/fleet/leases.py",
+    "backend/fleet/registry.py",
+)
 _SLOT, _REGISTRATION = "workers/slot.py", "workers/registration.py"
 
 
@@ -25,7 +29,7 @@ WAITING_BUGS = (
         "pauses are not read at a restart of the backend",
         (
             Patch("backend/wiring.py", "        await self.operations.pauses.read()\n", ""),
-            Patch("backend/dispatcher.py", "        await self._operations.pauses.read()\n", ""),
+            Patch("backend/dispatch/dispatcher.py", "        await self._operations.pauses.read()\n", ""),
         ),
     ),
     _bug(

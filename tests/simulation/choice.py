@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ktrdr.backend.registry import WORKER_TYPE, WorkerEndpoint, WorkerRegistry
+from ktrdr.backend.fleet.registry import WORKER_TYPE, WorkerEndpoint, WorkerRegistry
 from ktrdr.operations.events import Assigned
 from ktrdr.operations.model import NewOperation, Operation, OperationStatus, OperationType
 from ktrdr.operations.store import Claim

@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from math import inf
 from typing import Any
 
-from ktrdr.backend.cancellation import cancel_many
-from ktrdr.backend.orchestrator import ServiceOrchestrator
-from ktrdr.backend.registry import WORKER_TYPE
+from ktrdr.backend.fleet.registry import WORKER_TYPE
+from ktrdr.backend.operations.cancellation import cancel_many
+from ktrdr.backend.submission.orchestrator import ServiceOrchestrator
 from ktrdr.backend.wiring import Backend
 from ktrdr.errors import Conflict, Unavailable
 from ktrdr.operations.model import Operation, OperationStatus, OperationType

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ktrdr.backend.registry import WORKER_TYPE, WorkerEndpoint
+from ktrdr.backend.fleet.registry import WORKER_TYPE, WorkerEndpoint
 from ktrdr.operations.model import Operation, OperationType
 from ktrdr.settings import ControlSettings
 from ktrdr.workers.outbox import entry_key

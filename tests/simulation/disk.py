@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ktrdr.operations.events import Assigned, Event
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import (
     ModelRecord,
     NewOperation,

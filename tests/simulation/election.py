@@ -11,9 +11,9 @@ from typing import Any, cast
 import sqlalchemy
 
 from ktrdr.errors import NotLeader, Unavailable
-from ktrdr.operations.board import WorkerState
-from ktrdr.operations.fence import Fence
 from ktrdr.operations.leadership import Leader, Leadership, News
+from ktrdr.operations.sql.board import WorkerState
+from ktrdr.operations.sql.fence import Fence
 from ktrdr.testing.memory_election import MemoryBoard, MemoryElection
 from simulation.laws import Laws
 from simulation.plan import Weather
@@ -136,7 +136,7 @@ class Seat:
 
 
 class SimulatedLeadership(Leadership):
-    """The session of :class:`ktrdr.operations.election.PostgresLeadership` in virtual time."""
+    """The session of :class:`ktrdr.operations.sql.election.PostgresLeadership` in virtual time."""
 
     def __init__(self, seat: Seat) -> None:
         super().__init__(seat.name, f"http://{seat.name}")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ktrdr.errors import Unavailable
 from ktrdr.operations.access import AccessLedger
 from ktrdr.operations.events import Assigned, Event
-from ktrdr.operations.fence import Fence
 from ktrdr.operations.machine import Transition, new_operation
 from ktrdr.operations.model import (
     ModelRecord,
@@ -22,6 +21,7 @@ from ktrdr.operations.model import (
     WorkerRecord,
 )
 from ktrdr.operations.references import Mentions
+from ktrdr.operations.sql.fence import Fence
 from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
 from simulation.choice import Choice
 from simulation.disk import Disk

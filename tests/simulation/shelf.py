@@ -11,7 +11,7 @@ from random import Random
 from typing import cast
 
 from ktrdr.artifacts import FileArtifactStore, sha256_of
-from ktrdr.backend.checkpoints import CheckpointFiles
+from ktrdr.backend.operations.checkpoints import CheckpointFiles
 from ktrdr.errors import CorruptArtifact, NotFound
 from ktrdr.operations.store import OperationStore
 from simulation.trace import Trace

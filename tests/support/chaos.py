@@ -13,7 +13,7 @@ from typing import Any
 from ktrdr.cli.client import Api
 from ktrdr.operations.events import CancelRequested
 from ktrdr.operations.model import NewOperation, OperationType
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.protocol.specs import canonical_json
 from ktrdr.testing.worker_jobs import spec
 from support.processes import Part, Parts, wait_for

@@ -13,10 +13,10 @@ from typing import Any
 
 from ktrdr.artifacts import sha256_of
 from ktrdr.backend.app import create_app
-from ktrdr.backend.cluster import Cluster
+from ktrdr.backend.cluster.sharing import Cluster
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.wiring import Backend, Parts
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import NewOperation, OperationStatus, OperationType
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec, canonical_json

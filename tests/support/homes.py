@@ -11,7 +11,7 @@ from ktrdr.market.store import MarketStore
 from ktrdr.operations.events import Accepted, Finished, Progressed
 from ktrdr.operations.model import OperationType
 from ktrdr.operations.progress import Progress
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationQuery
 from ktrdr.testing.operations import LEASE, T0, a_model, a_submission, a_worker, an_outcome, assigned_to
 from support.synthetic_bars import walk_bars

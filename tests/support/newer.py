@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import ktrdr
-from ktrdr.operations.tables import SCHEMA
+from ktrdr.operations.sql.tables import SCHEMA
 
 __all__ = ["NEXT", "newer_ktrdr"]
 
@@ -31,10 +31,10 @@ def newer_ktrdr(folder: Path, *, last: str = "SELECT 1") -> Path:
     """Make it below ``folder``; returns what goes into PYTHONPATH. Its migration ends with ``last``."""
     source, target = Path(ktrdr.__file__).parent, folder / "ktrdr"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "sample_data"))
-    tables = target / "operations" / "tables.py"
+    tables = target / "operations" / "sql" / "tables.py"
     text, changed = re.subn(r'^SCHEMA = "\d+"$', f'SCHEMA = "{NEXT}"', tables.read_text(), flags=re.M)
     assert changed == 1
     tables.write_text(text)
-    migration = target / "operations" / "migrations" / "versions" / f"{NEXT}_later.py"
+    migration = target / "operations" / "sql" / "migrations" / "versions" / f"{NEXT}_later.py"
     migration.write_text(_MIGRATION.format(new=NEXT, old=SCHEMA, last=last))
     return folder

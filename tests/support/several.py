@@ -18,7 +18,7 @@ from ktrdr.cli.client import Api
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.events import CancelRequested
 from ktrdr.operations.model import NewOperation, OperationType
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.protocol.specs import canonical_json
 from ktrdr.testing.worker_jobs import spec
 from support.chaos import PROGRAM

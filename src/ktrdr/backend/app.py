@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 
 from ktrdr.backend import problems
+from ktrdr.backend.access.doorman import Doorman
+from ktrdr.backend.access.guards import Guard
+from ktrdr.backend.access.scopes import unlisted
 from ktrdr.backend.config import BackendConfig
-from ktrdr.backend.doorman import Doorman
-from ktrdr.backend.guards import Guard
 from ktrdr.backend.patience import Patience
 from ktrdr.backend.routes import (
     artifacts,
@@ -27,8 +28,7 @@ from ktrdr.backend.routes import (
     tokens,
     workers,
 )
-from ktrdr.backend.scopes import unlisted
-from ktrdr.backend.turnstile import Turnstile
+from ktrdr.backend.submission.turnstile import Turnstile
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
 
@@ -89,7 +89,9 @@ def create_app(
         app.include_router(router, prefix=PREFIX)
     app.include_router(metrics.root)
     if missing := unlisted(app.routes):
-        raise AssertionError(f"routes without a line in ktrdr.backend.scopes.ROUTES: {', '.join(missing)}")
+        raise AssertionError(
+            f"routes without a line in ktrdr.backend.access.scopes.ROUTES: {', '.join(missing)}"
+        )
     return app
 
 

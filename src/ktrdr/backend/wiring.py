@@ -14,33 +14,33 @@ from random import Random, SystemRandom
 from typing import Any
 
 from ktrdr.artifacts import FileArtifactStore
-from ktrdr.backend.audit import AuditLog
-from ktrdr.backend.checkpoints import CheckpointFiles
-from ktrdr.backend.cluster import Cluster, open_cluster
-from ktrdr.backend.company import Company
+from ktrdr.backend.access.audit import AuditLog
+from ktrdr.backend.access.tokens import TokenBook
+from ktrdr.backend.cluster.company import Company
+from ktrdr.backend.cluster.sharing import Cluster, open_cluster
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.data import DataService
-from ktrdr.backend.dispatcher import Dispatcher
-from ktrdr.backend.enrolment import Enrolment
-from ktrdr.backend.feeds import Feeds
-from ktrdr.backend.fleet import Fleet
-from ktrdr.backend.garbage import ArtifactGarbage
-from ktrdr.backend.health import HealthLoop
-from ktrdr.backend.housekeeping import Housekeeping
-from ktrdr.backend.hub import Hub
-from ktrdr.backend.joblogs import JobLogs
-from ktrdr.backend.metrics import BackendMetrics
-from ktrdr.backend.operations import OperationsService
-from ktrdr.backend.orchestrator import Resources
-from ktrdr.backend.registry import WorkerRegistry
-from ktrdr.backend.results import ResultsService
-from ktrdr.backend.services import BacktestingService, TrainingService
-from ktrdr.backend.tokens import TokenBook
-from ktrdr.backend.tracing import OperationTraces
+from ktrdr.backend.dispatch.dispatcher import Dispatcher
+from ktrdr.backend.dispatch.enrolment import Enrolment
+from ktrdr.backend.dispatch.health import HealthLoop
+from ktrdr.backend.fleet.calls import Fleet
+from ktrdr.backend.fleet.registry import WorkerRegistry
+from ktrdr.backend.operations.checkpoints import CheckpointFiles
+from ktrdr.backend.operations.feeds import Feeds
+from ktrdr.backend.operations.hub import Hub
+from ktrdr.backend.operations.joblogs import JobLogs
+from ktrdr.backend.operations.results import ResultsService
+from ktrdr.backend.operations.service import OperationsService
+from ktrdr.backend.submission.orchestrator import Resources
+from ktrdr.backend.submission.services import BacktestingService, TrainingService
+from ktrdr.backend.telemetry.metrics import BackendMetrics
+from ktrdr.backend.telemetry.tracing import OperationTraces
+from ktrdr.backend.upkeep.garbage import ArtifactGarbage
+from ktrdr.backend.upkeep.housekeeping import Housekeeping
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import OperationStatus
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.tls_renewal import connecting
 from ktrdr.protocol.transports import AiohttpTransport, Transport

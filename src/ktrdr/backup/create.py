@@ -15,8 +15,8 @@ from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backup.archive import HOME, LEDGER, Archive, Manifest
 from ktrdr.backup.ledger import Row, dump_table, read_snapshot, schema_of, tables_of
 from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
-from ktrdr.operations.place import ledger_place
 from ktrdr.operations.references import References, digests_in, follow, mentioned_by_row
+from ktrdr.operations.sql.place import ledger_place
 
 __all__ = ["create_backup"]
 

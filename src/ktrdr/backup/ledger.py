@@ -28,8 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import NotFound, Unavailable
-from ktrdr.operations import postgres, sqlite
-from ktrdr.operations.place import shown
+from ktrdr.operations.sql import postgres, sqlite
+from ktrdr.operations.sql.place import shown
 
 __all__ = ["Row", "dump_table", "fill_table", "read_snapshot", "schema_of", "tables_of"]
 

@@ -15,10 +15,10 @@ from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backup.archive import ARTIFACTS, HOME, LEDGER, Manifest, Member, read_archive
 from ktrdr.backup.ledger import fill_table, schema_of, tables_of
 from ktrdr.errors import Conflict, CorruptArtifact, InvalidInput, Unavailable
-from ktrdr.operations import postgres, sqlite
-from ktrdr.operations.place import ledger_place, shown
-from ktrdr.operations.schema import known_schemas, migrate
-from ktrdr.operations.tables import SCHEMA
+from ktrdr.operations.sql import postgres, sqlite
+from ktrdr.operations.sql.place import ledger_place, shown
+from ktrdr.operations.sql.schema import known_schemas, migrate
+from ktrdr.operations.sql.tables import SCHEMA
 
 __all__ = ["restore_backup", "verify_backup"]
 

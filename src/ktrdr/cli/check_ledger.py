@@ -17,7 +17,7 @@ __all__ = ["check_database"]
 def check_database(home: Path, url: str | None) -> Check:
     """Whether the ledger can be read and which schema it has. Opened read-only; a backend that uses it notices
     nothing."""
-    from ktrdr.operations.place import ledger_place  # lazy: SQLAlchemy
+    from ktrdr.operations.sql.place import ledger_place  # lazy: SQLAlchemy
 
     try:
         place = ledger_place(url or home / "ktrdr.db")
@@ -27,7 +27,7 @@ def check_database(home: Path, url: str | None) -> Check:
 
 
 def _check_file(path: Path) -> Check:
-    from ktrdr.operations.sqlite import driver, reading_uri  # lazy, see above
+    from ktrdr.operations.sql.sqlite import driver, reading_uri  # lazy, see above
 
     if not path.exists():
         return Check("database", "ok", f"{path} is made at the first start")
@@ -57,8 +57,8 @@ def _check_server(url: URL) -> Check:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
-    from ktrdr.operations.place import shown
-    from ktrdr.operations.postgres import driver
+    from ktrdr.operations.sql.place import shown
+    from ktrdr.operations.sql.postgres import driver
 
     name = shown(url)
     options = {"connect_timeout": int(LOCAL_S)}
@@ -77,7 +77,7 @@ def _check_server(url: URL) -> Check:
 
 
 def _check_schema(name: str, version: str, count: int) -> Check:
-    from ktrdr.operations.tables import SCHEMA  # lazy, see above
+    from ktrdr.operations.sql.tables import SCHEMA  # lazy, see above
 
     told = f"{name}, schema {version}, {count} operations"
     if version == SCHEMA:

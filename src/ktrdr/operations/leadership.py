@@ -33,7 +33,7 @@ class Leadership(ABC):
     - ``epoch`` is that of the term in which this backend leads, else None. Every term has a greater epoch than all
       before it, and at most one backend leads in it.
     - Two may believe for a moment that they lead: one of them has lost its term and does not know it yet. Its epoch is
-      not the ledger's any more, and that is what :class:`ktrdr.operations.fence.Fence` looks at.
+      not the ledger's any more, and that is what :class:`ktrdr.operations.sql.fence.Fence` looks at.
     - ``on_change`` is called after each change of ``epoch``, inside the event loop.
     - ``leader`` is the newest term known, one's own or another's; None before the first.
     - After :meth:`resign` this backend leads no more and keeps nobody from leading; :meth:`run` may be called again.

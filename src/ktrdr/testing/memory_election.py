@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
 from ktrdr.errors import NotLeader
-from ktrdr.operations.board import WorkerState
-from ktrdr.operations.fence import Fence
 from ktrdr.operations.leadership import Leader, Leadership, News
+from ktrdr.operations.sql.board import WorkerState
+from ktrdr.operations.sql.fence import Fence
 
 __all__ = ["MemoryBoard", "MemoryElection", "MemoryLeadership"]
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ktrdr.backend.actions import ACTIONS, UNRECORDED
-from ktrdr.backend.audit import AuditLog
-from ktrdr.backend.scopes import ROUTES
+from ktrdr.backend.access.actions import ACTIONS, UNRECORDED
+from ktrdr.backend.access.audit import AuditLog
+from ktrdr.backend.access.scopes import ROUTES
 from ktrdr.errors import InvalidInput
 from ktrdr.operations.model import OperationType
 from ktrdr.testing.clock import FakeClock

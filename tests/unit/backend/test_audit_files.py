@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ktrdr.backend.audit import AuditLog
+from ktrdr.backend.access.audit import AuditLog
 from ktrdr.testing.clock import FakeClock
 
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from ktrdr.backend.audit import AuditLog
+from ktrdr.backend.access.audit import AuditLog
 from ktrdr.clock import SystemClock
 
 async def main(folder, name, count):
@@ -34,7 +34,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 FULL = """
 import asyncio, resource, sys
 from pathlib import Path
-from ktrdr.backend.audit import AuditLog
+from ktrdr.backend.access.audit import AuditLog
 from ktrdr.clock import SystemClock
 
 def limit(size):  # beyond it the kernel writes a part of a line, then nothing

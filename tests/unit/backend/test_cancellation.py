@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ktrdr.backend.cancellation import cancel_many
+from ktrdr.backend.operations.cancellation import cancel_many
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.queueing import CancelOperations
 from support.control_plane import ControlPlane

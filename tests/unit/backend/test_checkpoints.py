@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ktrdr.artifacts import sha256_of
-from ktrdr.backend.checkpoints import CheckpointFiles
+from ktrdr.backend.operations.checkpoints import CheckpointFiles
 from ktrdr.jobs.checkpoint import Checkpoint, checkpoint_owner
 from ktrdr.operations.model import OperationType
 from ktrdr.snapshot import Snapshot, pack

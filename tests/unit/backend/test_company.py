@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ktrdr.backend.bulletin import Bulletin, Told, heard
-from ktrdr.backend.cluster import Cluster
+from ktrdr.backend.cluster.bulletin import Bulletin, Told, heard
+from ktrdr.backend.cluster.sharing import Cluster
 from ktrdr.errors import Unavailable
-from ktrdr.operations.board import WorkerState
 from ktrdr.operations.events import CancelRequested
-from ktrdr.operations.fence import Fence
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import NewOperation, OperationStatus, OperationType
+from ktrdr.operations.sql.board import WorkerState
+from ktrdr.operations.sql.fence import Fence
 from ktrdr.testing.memory_election import MemoryBoard, MemoryElection
 from ktrdr.testing.operations import T0
 from support.control_plane import STILL, ControlPlane, calm, settle, spec_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ktrdr.operations.model import OperationType
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
 from support.control_plane import ControlPlane, calm
 
 

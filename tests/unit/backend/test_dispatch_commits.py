@@ -13,7 +13,7 @@ import pytest
 from ktrdr.errors import Unavailable
 from ktrdr.operations.events import Assigned, CancelRequested, Event
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import NewOperation, Operation, OperationType
 from ktrdr.operations.store import Claim
 from ktrdr.testing.operations import a_worker

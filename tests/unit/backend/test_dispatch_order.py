@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ktrdr.backend.registry import WorkerRegistry
+from ktrdr.backend.fleet.registry import WorkerRegistry
 from ktrdr.clock import SystemClock
 from ktrdr.errors import Unavailable
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import NewOperation, Operation, OperationType
 from ktrdr.protocol.messages import HealthView
 from ktrdr.settings import ControlSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import NewOperation, OperationType, WorkerRecord, WorkerType
 from support.control_plane import ControlPlane, calm, spec_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from ktrdr.errors import Unavailable
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import Operation, WorkerRecord
 from support.control_plane import ControlPlane
 

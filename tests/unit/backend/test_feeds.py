@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
-from ktrdr.backend.feeds import Feeds, frame_of
-from ktrdr.backend.fleet import Fleet
-from ktrdr.backend.hub import Hub
+from ktrdr.backend.fleet.calls import Fleet
+from ktrdr.backend.operations.feeds import Feeds, frame_of
+from ktrdr.backend.operations.hub import Hub
 from ktrdr.errors import NotFound
 from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.protocol.messages import OperationView

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ktrdr.artifacts import FileArtifactStore, sha256_of
-from ktrdr.backend.garbage import ArtifactGarbage, Collected
+from ktrdr.backend.upkeep.garbage import ArtifactGarbage, Collected
 from ktrdr.market.store import MarketStore
 from ktrdr.operations.events import CancelRequested, Finished, Released
-from ktrdr.operations.memory import MemoryStore
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.memory.ledger import MemoryStore
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationStore
 from ktrdr.testing.clock import FakeClock
 from ktrdr.testing.operations import T0, a_model, a_submission, an_outcome, assigned_to

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 
+from ktrdr.backend.access.guards import JSON_BODY_CAP, Guard
 from ktrdr.backend.config import LOOPBACK, PRIVATE, BackendConfig, is_loopback, read_networks
-from ktrdr.backend.guards import JSON_BODY_CAP, Guard
 from ktrdr.errors import InvalidSetting
 from ktrdr.protocol.transports import Answer, AsgiTransport
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.backend.health import probe_groups
+from ktrdr.backend.dispatch.health import probe_groups
 from ktrdr.operations.events import Progressed
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import OperationType
 from support.control_plane import STILL, ControlPlane, calm, settle, spec_of
 

@@ -12,7 +12,7 @@ import pytest
 
 from ktrdr.operations.events import Event, Reported
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import ModelRecord, Operation
 from support.control_plane import STILL, ControlPlane, calm
 

@@ -11,7 +11,7 @@ import pytest
 from ktrdr.errors import Unavailable
 from ktrdr.operations.events import Accepted, Event
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import ModelRecord, Operation
 from support.control_plane import ControlPlane, settle
 

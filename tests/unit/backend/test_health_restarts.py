@@ -10,7 +10,7 @@ import pytest
 from ktrdr.errors import NotFound, Unavailable
 from ktrdr.operations.events import Event, Reported
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import ModelRecord
 from support.control_plane import ControlPlane, calm
 

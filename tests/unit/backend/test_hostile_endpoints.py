@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ktrdr.backend.endpoints import check_endpoint
-from ktrdr.backend.fleet import Fleet
+from ktrdr.backend.fleet.calls import Fleet
+from ktrdr.backend.fleet.endpoints import check_endpoint
 from ktrdr.errors import InvalidInput, KtrdrError, ServerUnreachable
 from ktrdr.protocol.transports import AiohttpTransport, Answer, AsgiTransport
 from support.control_plane import BACKEND, ControlPlane

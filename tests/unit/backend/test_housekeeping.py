@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.backend.housekeeping import Housekeeping
+from ktrdr.backend.upkeep.housekeeping import Housekeeping
 from ktrdr.errors import NotFound
 from support.control_plane import STILL, ControlPlane, settle
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from ktrdr.backend.fleet import Fleet
-from ktrdr.backend.mirror import Mirror
-from ktrdr.backend.progress import ProgressReader
-from ktrdr.backend.registry import WorkerRegistry
+from ktrdr.backend.cluster.mirror import Mirror
+from ktrdr.backend.fleet.calls import Fleet
+from ktrdr.backend.fleet.registry import WorkerRegistry
+from ktrdr.backend.operations.progress import ProgressReader
 from ktrdr.errors import Unavailable
-from ktrdr.operations.fence import Fence
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import Operation, WorkerRecord
 from ktrdr.operations.progress import Progress
+from ktrdr.operations.sql.fence import Fence
 from ktrdr.protocol.transports import AsgiTransport
 from ktrdr.testing.clock import FakeClock
 from ktrdr.testing.memory_election import MemoryBoard, MemoryElection

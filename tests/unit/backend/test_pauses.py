@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ktrdr.backend.pauses import Pauses
+from ktrdr.backend.operations.pauses import Pauses
 from ktrdr.errors import Unavailable
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import OperationType
 from ktrdr.testing.clock import FakeClock
 from support.control_plane import STILL, ControlPlane, calm

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from ktrdr.backend.fleet import Fleet
-from ktrdr.backend.progress import ProgressReader
-from ktrdr.backend.registry import WorkerRegistry
+from ktrdr.backend.fleet.calls import Fleet
+from ktrdr.backend.fleet.registry import WorkerRegistry
+from ktrdr.backend.operations.progress import ProgressReader
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.transports import AsgiTransport

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
-from ktrdr.backend.looplag import LoopWatch
-from ktrdr.backend.metrics import CONTENT_TYPE
+from ktrdr.backend.telemetry.looplag import LoopWatch
+from ktrdr.backend.telemetry.metrics import CONTENT_TYPE
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.transports import AsgiTransport
 from support.control_plane import BACKEND, STILL, ControlPlane

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ktrdr.artifacts import FileArtifactStore
-from ktrdr.backend.resolved import Resolved, Stamp
+from ktrdr.backend.submission.resolved import Resolved, Stamp
 from ktrdr.market.samples import load_sample, sample_list
 from ktrdr.market.store import MarketStore
 

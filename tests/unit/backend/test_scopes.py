@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from starlette.routing import Mount
 
+from ktrdr.backend.access.scopes import ROUTES, listed, needed, unlisted
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
-from ktrdr.backend.scopes import ROUTES, listed, needed, unlisted
 from ktrdr.operations.tokens import Scope
 from ktrdr.protocol.transports import Answer
 from support.control_plane import ControlPlane

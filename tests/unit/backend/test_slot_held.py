@@ -9,7 +9,7 @@ from typing import Any
 
 from ktrdr.operations.events import Event, LeaseExpired, Progressed
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.memory import MemoryStore
+from ktrdr.operations.memory.ledger import MemoryStore
 from support.control_plane import ControlPlane, calm, settle
 
 

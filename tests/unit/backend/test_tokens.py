@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ktrdr.backend.tokens import TokenBook
+from ktrdr.backend.access.tokens import TokenBook
 from ktrdr.clock import Clock
 from ktrdr.errors import NotAuthorised, Unavailable
-from ktrdr.operations.memory_access import MemoryAccess
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.memory.access import MemoryAccess
+from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.tokens import Scope, read_token
 from ktrdr.testing.clock import FakeClock
 from support.control_plane import ControlPlane, calm

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktrdr.backend.registry import WorkerEndpoint, WorkerRegistry
-from ktrdr.backend.turns import Standing, Turns
+from ktrdr.backend.fleet.registry import WorkerEndpoint, WorkerRegistry
+from ktrdr.backend.fleet.turns import Standing, Turns
 from ktrdr.clock import SystemClock
 from ktrdr.operations.model import Assignment, WorkerRecord, WorkerType
 from ktrdr.protocol.messages import HealthView

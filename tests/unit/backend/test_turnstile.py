@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from ktrdr.backend import problems
-from ktrdr.backend.turnstile import Turnstile
+from ktrdr.backend.submission.turnstile import Turnstile
 from ktrdr.protocol.transports import Answer, AsgiTransport
 
 URL = "http://127.0.0.1:8000"

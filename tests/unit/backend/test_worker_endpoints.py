@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from ktrdr.backend.config import LOOPBACK
-from ktrdr.backend.endpoints import check_endpoint
+from ktrdr.backend.fleet.endpoints import check_endpoint
 from ktrdr.errors import InvalidInput
 
 

@@ -20,11 +20,11 @@ from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound, Unavailab
 from ktrdr.market.store import MarketStore
 from ktrdr.operations.events import Finished
 from ktrdr.operations.model import OperationStatus
-from ktrdr.operations.place import ledger_place
-from ktrdr.operations.schema import migrate
-from ktrdr.operations.sql import SqlStore
+from ktrdr.operations.sql.ledger import SqlStore
+from ktrdr.operations.sql.place import ledger_place
+from ktrdr.operations.sql.schema import migrate
+from ktrdr.operations.sql.tables import SCHEMA
 from ktrdr.operations.store import OperationQuery
-from ktrdr.operations.tables import SCHEMA
 from ktrdr.testing.operations import T0, a_submission, an_outcome
 from ktrdr.timeframe import Timeframe
 from support.archives import rewritten, seal

@@ -31,8 +31,8 @@ from ktrdr.cli.doctor import (
     check_port,
     check_python,
 )
-from ktrdr.operations.sql import SqlStore
-from ktrdr.operations.tables import SCHEMA
+from ktrdr.operations.sql.ledger import SqlStore
+from ktrdr.operations.sql.tables import SCHEMA
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from ktrdr.errors import InvalidInput, Unavailable
-from ktrdr.operations.sqlite import LedgerFile
-from ktrdr.operations.writer import GroupWriter
+from ktrdr.operations.sql.sqlite import LedgerFile
+from ktrdr.operations.sql.writer import GroupWriter
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
 from ktrdr.operations.events import CancelRequested, Finished
 from ktrdr.operations.model import Assignment, OperationStatus, OperationType
 from ktrdr.operations.paging import encode_cursor
-from ktrdr.operations.place import ledger_place, shown
-from ktrdr.operations.sql import SqlStore
-from ktrdr.operations.sqlite import LedgerFile, driver, journal_for
+from ktrdr.operations.sql.ledger import SqlStore
+from ktrdr.operations.sql.place import ledger_place, shown
+from ktrdr.operations.sql.sqlite import LedgerFile, driver, journal_for
+from ktrdr.operations.sql.tables import SCHEMA, metadata, operations
 from ktrdr.operations.store import OperationQuery
-from ktrdr.operations.tables import SCHEMA, metadata, operations
 from ktrdr.testing.operations import T0, a_model, a_submission, an_outcome, assigned_to
 
 PENDING, ASSIGNED, _, _, COMPLETED, FAILED, _ = OperationStatus
@@ -318,7 +318,7 @@ def test_the_migrations_make_the_tables_that_the_code_uses(path: Path, tmp_path:
 def test_the_schema_is_the_newest_migration() -> None:
     from alembic.script import ScriptDirectory
 
-    from ktrdr.operations import sqlite
+    from ktrdr.operations.sql import sqlite
 
     assert ScriptDirectory(str(Path(sqlite.__file__).parent / "migrations")).get_heads() == [SCHEMA]
 

@@ -13,8 +13,8 @@ import pytest
 from ktrdr.errors import NotFound, Unavailable
 from ktrdr.operations.events import Assigned
 from ktrdr.operations.model import NewOperation, OperationType
-from ktrdr.operations.sql import SqlStore
-from ktrdr.operations.together import Together
+from ktrdr.operations.sql.ledger import SqlStore
+from ktrdr.operations.sql.together import Together
 from ktrdr.testing.operations import LEASE, T0
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from ktrdr.backend.actions import tell
+from ktrdr.backend.access.actions import tell
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.errors import FieldError, InvalidInput
 from ktrdr.market.manifest import DatasetManifest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
-from ktrdr.backend.metrics import CONTENT_TYPE
 from ktrdr.backend.routes.common import PROBLEMS, Services
+from ktrdr.backend.telemetry.metrics import CONTENT_TYPE
 
 __all__ = ["root", "router"]
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
-from ktrdr.backend.services import find_model
 from ktrdr.backend.signals import latest_signal_of
+from ktrdr.backend.submission.services import find_model
 from ktrdr.operations.model import ModelRecord
 from ktrdr.protocol.resources import ModelList, ModelView, SignalView
 

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from ktrdr.backend.actions import tell
-from ktrdr.backend.cancellation import cancel_many
-from ktrdr.backend.feeds import Frame, frame_of
+from ktrdr.backend.access.actions import tell
+from ktrdr.backend.operations.cancellation import cancel_many
+from ktrdr.backend.operations.feeds import Frame, frame_of
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes, known_etags
 from ktrdr.backend.routes.starts import Key, started
-from ktrdr.backend.services import BacktestingService, TrainingService
+from ktrdr.backend.submission.services import BacktestingService, TrainingService
 from ktrdr.backend.wiring import Backend
 from ktrdr.errors import InvalidInput
 from ktrdr.operations.model import Operation, OperationStatus, OperationType

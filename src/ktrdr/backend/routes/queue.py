@@ -7,7 +7,7 @@ from collections.abc import Collection
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ktrdr.backend.actions import tell
+from ktrdr.backend.access.actions import tell
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.operations.model import OperationType
 from ktrdr.protocol.queueing import QueueChange, QueueView

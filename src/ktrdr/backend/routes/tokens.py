@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from ktrdr.backend.principal import principal_of
+from ktrdr.backend.access.principal import principal_of
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer
 from ktrdr.operations.tokens import TokenRecord
 from ktrdr.protocol.access import CreateToken, TokenCreated, TokenList, TokenView

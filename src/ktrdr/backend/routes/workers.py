@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from ktrdr.backend.actions import tell, unremarkable
+from ktrdr.backend.access.actions import tell, unremarkable
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes
 from ktrdr.errors import NotFound
 from ktrdr.logs import about

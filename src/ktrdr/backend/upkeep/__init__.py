@@ -1,0 +1,1 @@
+"""What the backend forgets and removes with time."""
