@@ -19,19 +19,23 @@ from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.errors import KtrdrError
 from ktrdr.operations.events import Assigned
 from ktrdr.operations.model import Operation, OperationStatus, OperationType
+from ktrdr.protocol.access import CreateToken
 from ktrdr.protocol.messages import OperationView, RegisterRequest, ReportRequest
 from ktrdr.protocol.queueing import CancelOperations, QueueChange
 from ktrdr.protocol.requests import OperationStarted, StartBacktest, StartTraining
 from ktrdr.protocol.specs import BacktestSpec, DatasetRef, TrainingSpec
 from ktrdr.protocol.transports import Answer
+from ktrdr.protocol.worker_key import HEADER
 from ktrdr.settings import ControlSettings
 from simulation.backends import Common
 from simulation.choice import Choice
 from simulation.commands import Commands
+from simulation.door import Door
 from simulation.election import SimulatedBoard
 from simulation.laws import Laws
 from simulation.ledger import Connection
 from simulation.network import Message, Network, SimulatedTransport
+from simulation.passes import ADMINISTRATOR, ENROLMENT
 from simulation.plan import Weather
 from simulation.shelf import ShelvedCheckpoints
 from simulation.trace import Trace
@@ -96,6 +100,8 @@ class BackendMachine:
             control=control,
             networks=(ipaddress.ip_network("10.0.0.0/8"),),
             version="1.1.0",
+            api_token=ADMINISTRATOR if laws.passes.guarded else None,
+            worker_token=ENROLMENT if laws.passes.guarded else None,
             strategy_roots=(home / "strategies",),
         )
         self._network, self._trace, self._laws, self._random = network, trace, laws, random
@@ -167,6 +173,9 @@ class BackendMachine:
         self._commands = Commands(backend, self._service_of, self.disk, self._laws, self._trace)
         self.store.choice = Choice(self._laws, self.disk, backend.registry, several=self.seat is not None)
         await backend.start()
+        process = self.process
+        assert process is not None
+        self._door = Door(backend, process, self._laws.passes, self._trace, self._heard_until)
         self._ready.set()
         if self._trace.now() > 1.0:
             self._trace.situations["backend restarted"] += 1
@@ -190,6 +199,11 @@ class BackendMachine:
         """Before this no lease may end."""
         began = self.started_at if self._election is None else self._election.granted_at
         return began + self.control.lease_s
+
+    def _heard_until(self) -> float:
+        """When the ledger could last not tell this backend anything."""
+        cut = self.seat is not None and self.seat.is_cut
+        return self._trace.now() if cut else self._common.disturbed_at
 
     @property
     def ready(self) -> bool:
@@ -296,6 +310,7 @@ class BackendMachine:
     async def handle(self, message: Message) -> Answer:
         await self._ready.wait()
         try:
+            await self._door.enter(message)
             return await self._route(message)
         except KtrdrError as error:
             problem = problem_of(error)
@@ -308,12 +323,15 @@ class BackendMachine:
             backend.must_lead()
         match method, *parts:
             case "POST", "workers", "register":
-                return _answer(
-                    200, await backend.enrolment.register(RegisterRequest.model_validate(message.json))
-                )
+                request = RegisterRequest.model_validate(message.json)
+                registered = await backend.enrolment.register(request, message.headers.get(HEADER))
+                self._laws.passes.spoke(request.worker_id, message)
+                return _answer(200, registered)
             case "POST", "workers", worker_id, "report":
                 report = ReportRequest.model_validate(message.json)
-                return _answer(200, await backend.enrolment.report(worker_id, report))
+                taken = await backend.enrolment.report(worker_id, report, message.headers.get(HEADER))
+                self._laws.passes.spoke(worker_id, message)
+                return _answer(200, taken)
             case "POST", "workers", worker_id, ("drain" | "undrain") as verb:
                 if (
                     verb == "undrain"
@@ -322,6 +340,12 @@ class BackendMachine:
                 return _answer(200, await backend.enrolment.set_draining(worker_id, verb == "drain"))
             case "DELETE", "workers", worker_id:
                 await backend.enrolment.forget(worker_id)
+                return Answer(204)
+            case "POST", "tokens":
+                text = await self._door.make(CreateToken.model_validate(message.json))
+                return Answer(201, {}, text.encode())
+            case "DELETE", "tokens", name:
+                await self._door.withdraw(name)
                 return Answer(204)
             case "POST", "queue", ("pause" | "unpause") as verb:
                 return await self._switch(verb, QueueChange.model_validate(message.json))
@@ -335,8 +359,8 @@ class BackendMachine:
             case "POST", "operations", operation_id, "cancel":
                 return _answer(202, await self._commands.cancel(operation_id))
             case "POST", "operations", "cancel":
-                request = CancelOperations.model_validate(message.json)
-                return _answer(202, await self._commands.cancel_all(request))
+                meant = CancelOperations.model_validate(message.json)
+                return _answer(202, await self._commands.cancel_all(meant))
             case "POST", "operations", operation_id, ("retry" | "resume") as verb:
                 key = message.headers["idempotency-key"]
                 return _started(await self._commands.again(operation_id, verb, key))
@@ -432,16 +456,6 @@ def _started(operation: Operation) -> Answer:
 
 def _answer(status: int, body: Any) -> Answer:
     return Answer(status, {}, body.model_dump_json().encode())
-
-
-def _started(operation: Operation) -> Answer:
-    started = OperationStarted(
-        operation_id=operation.operation_id,
-        operation_type=operation.operation_type,
-        operation_status=operation.status,
-        message="",
-    )
-    return _answer(202, started)
 
 
 def view_of(answer: Answer) -> OperationView:

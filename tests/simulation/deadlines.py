@@ -108,7 +108,8 @@ class Deadlines:
         for worker in self._workers:
             found = registry.find(worker.worker_id)
             here = found is not None and found.record.instance_id == worker.instance_id
-            if here or worker.process is None or worker.paused is not None or worker.slot.closed:
+            cannot = worker.process is None or worker.paused is not None or worker.slot.closed
+            if here or cannot or self._laws.passes.withdrawn(worker.token):
                 self._strange.pop(worker.worker_id, None)
                 continue
             since = max(self._strange.setdefault(worker.worker_id, now), self._machine.started_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ktrdr.operations.model import OperationType
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from simulation.people import Operator
     from simulation.worker import SimulatedWorker
 
-__all__ = ["cancel_all", "change_nothing", "update"]
+__all__ = ["cancel_all", "change_nothing", "update", "withdraw"]
 
 
 async def cancel_all(operator: Operator) -> None:
@@ -52,3 +53,21 @@ async def update(operator: Operator, worker: SimulatedWorker, version: str, then
             worker.start()
         operator.trace.situations["worker of another version"] += now != then
         await operator.rest(20.0, 60.0)
+
+
+async def withdraw(operator: Operator) -> None:
+    """The token of some workers is withdrawn; after a while they are started with another one."""
+    passes = operator.laws.passes
+    if not passes.guarded or not passes.renewable:
+        return
+    group = operator.random.choice(passes.renewable)
+    await operator.insist("DELETE", f"/tokens/{passes.name_of(group)}")
+    operator.trace.situations["token withdrawn"] += 1
+    await operator.rest(15.0, 90.0)
+    answer = None
+    while answer is None or answer.status != 201:  # else one of this name was made, and nobody knows its text
+        body = {"name": passes.next_name(group), "scopes": ["worker"]}
+        answer = await operator.insist("POST", "/tokens", body)
+    passes.hand_out(group, answer.body.decode())
+    theirs = [worker for worker in operator.workers if passes.group_of(worker.worker_id) == group]
+    await asyncio.gather(*(operator.stop(worker) for worker in theirs))

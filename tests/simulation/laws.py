@@ -23,6 +23,7 @@ from ktrdr.operations.model import Operation, OperationStatus, OperationType
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from ktrdr.settings import ControlSettings
 from simulation.laws_checkpoints import CheckpointLaws
+from simulation.passes import Passes
 from simulation.trace import Trace, Violation
 from simulation.virtual_time import Process
 
@@ -76,6 +77,7 @@ class Laws:
         self.leases_safe_until: Callable[[], float] = lambda: 0.0
         self.keys: dict[str, str] = {}
         self.checkpoints: CheckpointLaws
+        self.passes: Passes
         self._sent: dict[
             str, tuple[int, str]
         ] = {}  # operation: the newest attempt that a worker heard of, and where
@@ -142,6 +144,7 @@ class Laws:
         self._leases(before, event, after)
         self._progress(before, after)
         self.checkpoints.changed(before, event, after)
+        self.passes.changed(after)
         self._count(before, event, transition)
         if after.status.terminal:
             self._forget(after)

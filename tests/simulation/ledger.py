@@ -25,6 +25,7 @@ from ktrdr.operations.sql.fence import Fence
 from ktrdr.operations.store import Claim, OperationPage, OperationQuery, OperationStore
 from simulation.choice import Choice
 from simulation.disk import Disk
+from simulation.ledger_access import ConnectedAccess
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
@@ -73,8 +74,8 @@ class Connection(OperationStore):
 
     @property
     def access(self) -> AccessLedger:
-        """Nobody has a token here."""
-        return self._disk.access
+        """Tokens, over the same line."""
+        return ConnectedAccess(self._disk.access, self._read, self._write)
 
     async def _write(
         self,

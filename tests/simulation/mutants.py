@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulation.bugs_access import ACCESS_BUGS
 from simulation.bugs_backend import BACKEND_BUGS
 from simulation.bugs_checkpoints import CHECKPOINT_BUGS
 from simulation.bugs_choice import CHOICE_BUGS
@@ -37,6 +38,7 @@ MUTANTS = (
     *WORKER_BUGS,
     *COMPANY_BUGS,
     *CHECKPOINT_BUGS,
+    *ACCESS_BUGS,
 )
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "no attempt check on results": 3,

@@ -53,13 +53,13 @@ class Message:
 
 class Endpoint(Protocol):
     """A machine on the network. ``process`` is None while it is down, ``paused`` unless it is frozen; ``at_once`` answers
-    without waiting for anything, where the machine can."""
+    without waiting for anything, where the machine can (None: this time it cannot)."""
 
     process: Process | None
     paused: asyncio.Event | None
 
     @property
-    def at_once(self) -> Callable[[Message], Answer] | None: ...
+    def at_once(self) -> Callable[[Message], Answer | None] | None: ...
 
     def handle(self, message: Message) -> Awaitable[Answer]: ...
 
@@ -133,9 +133,13 @@ class Network:
             self._arrived[link] = max(message.number, self._arrived.get(link, 0))
         if endpoint.paused is None and (at_once := endpoint.at_once) is not None:
             self._tell(message)
-            self._sends_back(message, endpoint.process.do(at_once, message))
-            return
-        task = endpoint.process.spawn(self._handled(endpoint, message))
+            answer = endpoint.process.do(at_once, message)
+            if answer is not None:
+                self._sends_back(message, answer)
+                return
+            task = endpoint.process.spawn(_waiting(endpoint, message))
+        else:
+            task = endpoint.process.spawn(self._handled(endpoint, message))
         task.add_done_callback(partial(self._answered, message), context=self._wire)
 
     def _tell(self, message: Message) -> None:
@@ -172,6 +176,10 @@ class Network:
         if random.random() < self.weather.hold:
             latency += random.uniform(0.0, 1.0)
         asyncio.get_running_loop().call_later(latency, _give, message.answer, answer, context=self._wire)
+
+
+async def _waiting(endpoint: Endpoint, message: Message) -> Answer:
+    return await endpoint.handle(message)
 
 
 def _direction(link: tuple[str, str]) -> str:

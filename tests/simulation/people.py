@@ -14,9 +14,10 @@ from ktrdr.protocol.requests import OperationStarted
 from ktrdr.protocol.transports import Answer
 from simulation.backend import view_of
 from simulation.backends import Backends
-from simulation.duties import cancel_all, change_nothing, update
+from simulation.duties import cancel_all, change_nothing, update, withdraw
 from simulation.laws import Laws
 from simulation.network import Network, SimulatedTransport
+from simulation.passes import ADMINISTRATOR
 from simulation.plan import Weather
 from simulation.trace import Trace
 from simulation.virtual_time import Process
@@ -30,19 +31,22 @@ _TWICE = 0.15  # of the submissions, where there are several backends
 _VERSIONS = ("1.2.0", "1.1.0")  # the backend is of the second
 _OLDER = ("1.0.0", "1.1.0")
 _DUTIES = ("drain", "drain newcomer", "forget", "stop", "hurry")
-_CHIEFS_DUTIES = (*3 * ("pause", "hurry", "change nothing", "update"), "cancel all")
+_CHIEFS_DUTIES = (*3 * ("pause", "hurry", "change nothing", "update"), "cancel all", "withdraw", "withdraw")
 
 
 class _Person:
-    def __init__(self, name: str, network: Network, random: Random, doors: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, network: Network, random: Random, doors: Sequence[str], token: str | None
+    ) -> None:
         self.name, self.random, self._doors = name, random, doors
+        self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._transport = SimulatedTransport(network, f"http://{name}", Process(name))
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
         """The answer; None if there was none, whatever became of the request. Any backend may be asked."""
         door = self.random.choice(self._doors) if len(self._doors) > 1 else self._doors[0]
         url = f"{door}/api/v1{path}"
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {**self._headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
         try:
             return await self._transport.request(method, url, json=body, headers=sent, timeout_s=15.0)
         except ServerUnreachable:
@@ -65,7 +69,8 @@ class Client(_Person):
     def __init__(
         self, number: int, network: Network, random: Random, laws: Laws, doors: Sequence[str]
     ) -> None:
-        super().__init__(f"client-{number}", network, random, doors)
+        token = laws.passes.client if laws.passes.guarded else None
+        super().__init__(f"client-{number}", network, random, doors, token)
         self._key, self._laws = f"key-{number}", laws
         self._wish = Wish.of(number, random)
         self._cancel_after = random.uniform(0.0, 90.0) if random.random() < 0.2 else None
@@ -178,9 +183,10 @@ class Operator(_Person):
         *,
         chief: bool,
     ) -> None:
-        super().__init__("operator", network, random, machine.urls)
+        token = ADMINISTRATOR if laws.passes.guarded else None
+        super().__init__("operator", network, random, machine.urls, token)
         self._chief = chief
-        self._machine, self.trace, self._workers, self.laws = machine, trace, workers, laws
+        self._machine, self.trace, self.workers, self.laws = machine, trace, workers, laws
         self.at_home = False
 
     async def run(self) -> None:
@@ -192,24 +198,26 @@ class Operator(_Person):
                 await asyncio.sleep(_LATEST_DUPLICATE_S)  # a late pause must not be the last word
                 await self.insist("POST", "/queue/unpause", {})
                 return
-            worker = self.random.choice(self._workers)
+            worker = self.random.choice(self.workers)
             match self.random.choice(_CHIEFS_DUTIES if self._chief else _DUTIES):
                 case "drain":
                     await self._drain(worker.worker_id)
                 case "drain newcomer":
-                    await self._stop(worker)
+                    await self.stop(worker)
                     await asyncio.sleep(self.random.uniform(0.0, 0.04))  # it is just being registered
                     await self._drain(worker.worker_id)
                 case "forget":
                     await self._forget_one()
                 case "stop":
-                    await self._stop(worker)
+                    await self.stop(worker)
                 case "hurry":
                     await self._hurry()
                 case "pause":
                     await self._pause()
                 case "cancel all":
                     await cancel_all(self)
+                case "withdraw":
+                    await withdraw(self)
                 case "change nothing":
                     await change_nothing(self, worker)
                 case "update":
@@ -219,7 +227,8 @@ class Operator(_Person):
         """Do something else for a while."""
         await asyncio.sleep(self.random.uniform(at_least_s, at_most_s))
 
-    async def _stop(self, worker: SimulatedWorker) -> None:
+    async def stop(self, worker: SimulatedWorker) -> None:
+        """Gracefully; a little later it starts again."""
         await worker.leave()
         await asyncio.sleep(self.random.uniform(1.0, 20.0))
         if worker.process is None:
@@ -227,10 +236,10 @@ class Operator(_Person):
 
     async def _hurry(self) -> None:
         """Stops a worker and cancels what it runs at the same moment; the worker releases what is being cancelled."""
-        for worker in self.random.sample(self._workers, len(self._workers)):
+        for worker in self.random.sample(self.workers, len(self.workers)):
             if worker.process is not None and worker.slot.current is not None:
                 operation_id = worker.slot.current.run.operation_id
-                stopping = asyncio.ensure_future(self._stop(worker))
+                stopping = asyncio.ensure_future(self.stop(worker))
                 answer = await self.ask("POST", f"/operations/{operation_id}/cancel")
                 if answer is not None and answer.ok:
                     self.laws.told_cancelled(operation_id, view_of(answer))
@@ -254,7 +263,7 @@ class Operator(_Person):
 
     async def _forget_one(self) -> None:
         """The first that runs nothing; it lives, so it registers again."""
-        for worker in self.random.sample(self._workers, len(self._workers)):
+        for worker in self.random.sample(self.workers, len(self.workers)):
             answer = await self.ask("DELETE", f"/workers/{worker.worker_id}")
             if answer is not None and answer.status == 204:
                 self.trace.situations["worker removed"] += 1

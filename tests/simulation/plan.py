@@ -74,6 +74,13 @@ SITUATIONS = (
     "retry refused",
     "resume refused",
     "refused because it would wait",
+    "token withdrawn",
+    "withdrawn token refused",
+    "stranger refused",
+    "token of another scope refused",
+    "key of another worker refused",
+    "end of another's attempt ignored",
+    "start without the worker's credential",
 )
 
 WITH_SEVERAL = (

@@ -19,6 +19,7 @@ from ktrdr.errors import (
     Conflict,
     InvalidInput,
     KtrdrError,
+    NotAuthorised,
     NotFound,
     ServerUnreachable,
     WorkerBusy,
@@ -40,8 +41,10 @@ from ktrdr.protocol.messages import (
 )
 from ktrdr.protocol.specs import canonical_json
 from ktrdr.protocol.transports import Answer
+from ktrdr.protocol.worker_key import bind
 from ktrdr.workers.backend_link import BackendLink
 from ktrdr.workers.checkpoint_post import CheckpointPost
+from ktrdr.workers.credentials import Credentials
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.outbox import entry_key
 from ktrdr.workers.registration import Registration
@@ -110,7 +113,11 @@ class _Link(BackendLink):
             url = self._urls[(first + number) % len(self._urls)]
             with contextlib.suppress(ServerUnreachable):
                 path = f"{url}/api/v1/artifacts/{digest}"
-                await self._transport.request("PUT", path, json=body, timeout_s=self._timeout_s)
+                answer = await self._transport.request(
+                    "PUT", path, json=body, headers=self._headers, timeout_s=self._timeout_s
+                )
+                if answer.status in (401, 403):
+                    raise NotAuthorised(f"{url} does not take the file.")
                 return
         raise ServerUnreachable("No backend takes the file.")
 
@@ -182,6 +189,8 @@ class SimulatedWorker:
     ) -> None:
         self._doors, self._shelf, self._cache = doors, shelf, Cache()
         self.worker_id, self.worker_type, self.gpu = worker_id, worker_type, gpu
+        self.key = laws.passes.key_of(worker_id)
+        self.token: str | None = None  # what its process was started with
         self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
         self._network, self._trace, self._random = network, trace, random
         self._model_digest = model_digest
@@ -199,17 +208,21 @@ class SimulatedWorker:
 
     def start(self) -> None:
         self._incarnation += 1
-        self.instance_id = f"{self.worker_id}-{self._incarnation}"
+        self.instance_id = bind(f"{self.worker_id}-{self._incarnation}", self.key)
+        self.token = self._laws.passes.token_of(self.worker_id)
         self.process = Process(self.instance_id)
         self.slot = Slot()
         self._begun: dict[str, int] = {}  # operation: newest attempt
         self._clock = clock = SimulatedClock(asyncio.get_running_loop())
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
-        self._link = link = _Link(transport, self._doors, token=None, timeout_s=10.0, uploads=_Uploads())
+        self._link = link = _Link(
+            transport, self._doors, token=self.token, key=self.key, timeout_s=10.0, uploads=_Uploads()
+        )
         link.cache = self._cache
         self._registration = Registration(
             link, request=self._introduction, accept=self._accepted, clock=clock, random=self._random
         )
+        self._credentials = Credentials(None, self.token, self._registration.again)
         self._courier = Courier(
             link,
             self.outbox,
@@ -262,10 +275,21 @@ class SimulatedWorker:
     # --- the contract -------------------------------------------------------------------------------------------
 
     async def handle(self, message: Message) -> Answer:
-        return self.at_once(message)
+        """As the worker's guard: what it does not know makes it ask the backend first."""
+        if self._closed_to(message) and not await self._credentials.admit(_shown(message)):
+            self._trace.situations["start without the worker's credential"] += 1
+            return Answer(401, {}, b"{}")
+        return self._answered(message)
 
-    def at_once(self, message: Message) -> Answer:
-        """Whatever a worker is asked, its answer waits for nothing."""
+    def at_once(self, message: Message) -> Answer | None:
+        """Whatever a worker is asked with the right credential, its answer waits for nothing."""
+        return None if self._closed_to(message) else self._answered(message)
+
+    def _closed_to(self, message: Message) -> bool:
+        guarded = self._credentials.needed and message.path.partition("?")[0] != "/health"
+        return guarded and not self._credentials._opens(_shown(message))
+
+    def _answered(self, message: Message) -> Answer:
         try:
             return self._route(message)
         except KtrdrError as error:
@@ -479,6 +503,8 @@ class SimulatedWorker:
     def _accepted(self, response: RegisterResponse) -> None:
         if any(self._is_being_sent(key) for key in response.acknowledged):
             self._trace.situations["end acknowledged while it is reported"] += 1
+        self._credentials.learn(response.credential)
+        self._laws.passes.learned(self.instance_id, response.credential)
         self._courier.acknowledge(response.acknowledged)
         self._stop(response.stop, self._introduced)
 
@@ -500,6 +526,10 @@ class SimulatedWorker:
                 self._cancel(operation_id, attempt)
             except (Conflict, NotFound):
                 continue
+
+
+def _shown(message: Message) -> str:
+    return message.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def _answer(status: int, body: Any) -> Answer:

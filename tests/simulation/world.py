@@ -21,8 +21,10 @@ from ktrdr.settings import ControlSettings
 from simulation.backend import URL, BackendMachine
 from simulation.backends import Backends, Common, backends_of
 from simulation.deadlines import Deadlines
+from simulation.intruder import Intruder
 from simulation.laws import Laws
 from simulation.network import Network
+from simulation.passes import Passes, guarded_by
 from simulation.people import Client, Operator
 from simulation.plan import Size, Weather
 from simulation.trace import Trace, Violation
@@ -110,6 +112,8 @@ class _World:
         self._broken: asyncio.Future[None] = loop.create_future()
         self._control = ControlSettings()
         self._laws = Laws(self._trace, self._control, self._report)
+        guarded = guarded_by(seed) and weather != Weather.calm()
+        self._passes = self._laws.passes = Passes(self._laws, guarded=guarded)
         self._clients: dict[asyncio.Task[None], Client] = {}
         loop.set_exception_handler(self._unexpected)
 
@@ -148,6 +152,7 @@ class _World:
         size, trace = self._size, self._trace
         network = self._network = Network(trace, self._random("network"), self._weather)
         self._machine = machine = self._backends(network)
+        await self._passes.set_up(machine.disk.access, size.workers)
         machine.start()
         await asyncio.sleep(0.5)
         model = machine.common.shelf.put(b"a model")
@@ -172,7 +177,10 @@ class _World:
         operating = [asyncio.ensure_future(operator.run()) for operator in operators]
         submitting = asyncio.ensure_future(self._submit_all(network))
         auditing = asyncio.ensure_future(self._audit())
+        intruding = asyncio.ensure_future(self._intrude(network))
+        intruding.add_done_callback(self._intruded)
         await self._unless_broken(asyncio.sleep(size.chaos_s))
+        intruding.cancel()
         for operator in operators:
             operator.at_home = True
         storm.heal()
@@ -187,6 +195,15 @@ class _World:
                 machine.process.tidy()
         await self._unless_broken(asyncio.sleep(0))
         self._final_audit()
+
+    async def _intrude(self, network: Network) -> None:
+        if self._passes.guarded:
+            random, urls = self._random("intruder"), self._machine.urls
+            await Intruder(network, random, self._trace, self._laws, self._workers, urls).run()
+
+    def _intruded(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error)
 
     def _backends(self, network: Network) -> Backends:
         """The backend, or all of them."""
