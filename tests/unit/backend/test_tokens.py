@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -158,6 +159,37 @@ async def test_while_the_ledger_is_away_known_tokens_hold() -> None:
     assert await tokens.principal(text) is not None
     with pytest.raises(Unavailable):
         await book(ledger, clock).principal(text)
+
+
+class SlowAnswer(MemoryAccess):
+    """While ``gate`` is closed, what was read arrives later than what was written meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def tokens(self) -> Any:
+        found = await super().tokens()
+        await self.gate.wait()
+        return found
+
+
+async def test_what_was_read_before_a_change_undoes_none() -> None:
+    ledger, clock = SlowAnswer(), FakeClock()
+    tokens = book(ledger, clock)
+    _, old = await tokens.create("old", [Scope.READ], None, "bootstrap")
+    assert await tokens.principal(old) is not None
+    clock.advance(2.0)
+    ledger.gate.clear()
+    asking = asyncio.create_task(tokens.principal(old))
+    await calm()
+    await tokens.revoke("old")
+    _, new = await tokens.create("new", [Scope.READ], None, "bootstrap")
+    ledger.gate.set()
+    assert await asking is None
+    assert await tokens.principal(old) is None
+    assert await tokens.principal(new) is not None
 
 
 async def test_one_wrong_digit_is_another_token() -> None:

@@ -34,6 +34,7 @@ class TokenBook:
         self._clock = clock
         self._known: dict[str, TokenRecord] = {}
         self._read_at: float | None = None
+        self._changes = 0  # an answer that was read before one of them is not believed
         self._reading = asyncio.Lock()
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -95,7 +96,7 @@ class TokenBook:
             expires_at=None if expires_in_s is None else now + timedelta(seconds=expires_in_s),
         )
         await self._ledger.add_token(record)
-        self._read_at = None
+        self._changed()
         _log.info("Token '%s' (%s) was made by %s", name, ", ".join(record.scopes), created_by)
         return record, text
 
@@ -103,7 +104,7 @@ class TokenBook:
         """Make a token worthless, at once; raises NotFound."""
         token = await self._ledger.remove_token(name)
         self._known.pop(token.token_id, None)
-        self._read_at = None
+        self._changed()
         _log.info("Token '%s' was revoked", name)
 
     async def list(self) -> Sequence[TokenRecord]:
@@ -114,21 +115,27 @@ class TokenBook:
         """Wait for notes of last uses."""
         await asyncio.gather(*self._notes, return_exceptions=True)
 
+    def _changed(self) -> None:
+        """The ledger was changed by this process: what it is asked from now on is news, what it was asked before is not."""
+        self._changes += 1
+        self._read_at = None
+
     async def _refresh(self) -> None:
         async with self._reading:
             now = self._clock.monotonic()
-            if self._read_at is not None and now - self._read_at < _TTL_S:
-                return
-            first = self._read_at is None and not self._known
-            try:
-                found = await self._ledger.tokens()
-            except Unavailable:
-                if first:
-                    raise
-                _log.warning("The ledger is away; tokens are those that were known before")
-            else:
-                self._known = {token.token_id: token for token in found}
-            self._read_at = now
+            while self._read_at is None or now - self._read_at >= _TTL_S:
+                first, changes = self._read_at is None and not self._known, self._changes
+                try:
+                    found = await self._ledger.tokens()
+                except Unavailable:
+                    if first:
+                        raise
+                    _log.warning("The ledger is away; tokens are those that were known before")
+                    self._read_at = now
+                else:
+                    if changes == self._changes:
+                        self._known = {token.token_id: token for token in found}
+                        self._read_at = now
 
     def _note_use(self, token: TokenRecord) -> None:
         moment = self._clock.now()
