@@ -88,11 +88,16 @@ BACKEND_BUGS = (
         _FREE,
         'status == "available" and worker.failures == 0',
     ),
-    _bug(
+    Mutant(
         "a registration undoes a drain",
-        _REGISTRY,
-        "            record = replace(record, draining=old.record.draining)\n",
-        "            pass\n",
+        (
+            Patch(
+                _REGISTRY,
+                "            record = replace(record, draining=old.record.draining)\n",
+                "            pass\n",
+            ),
+            Patch(_ENROL, "draining=self._drains.held(request.worker_id),", "draining=False,"),
+        ),
     ),
     _bug(
         "202 before the commit",

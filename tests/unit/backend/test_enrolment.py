@@ -173,7 +173,9 @@ async def test_a_drain_while_the_worker_registers_again_is_kept(tmp_path: Path) 
         draining = asyncio.create_task(plane.api("POST", "/workers/w1/drain"))
         await calm()
         store.gate.set()
-        await asyncio.gather(registering, draining)
+        await registering
+        assert (await plane.api("GET", "/workers/w1"))["status"] == "draining", "from the moment on it was asked"
+        await draining
         assert (await plane.api("GET", "/workers/w1"))["status"] == "draining"
         assert (await store.workers())[0].draining
 

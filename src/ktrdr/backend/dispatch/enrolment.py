@@ -7,6 +7,7 @@ import logging
 
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.dispatch.drains import Drains
 from ktrdr.backend.dispatch.health import HealthLoop
 from ktrdr.backend.fleet.calls import Fleet
 from ktrdr.backend.fleet.endpoints import check_endpoint, wrong_endpoint
@@ -61,6 +62,7 @@ class Enrolment:
         self._fleet = fleet
         self._clock = clock
         self._artifacts = artifacts
+        self._drains = Drains(operations.store, registry)
 
     async def register(self, request: RegisterRequest, key: str | None = None) -> RegisterResponse:
         """Take a worker in, having reached it at the endpoint it names; repeating it changes nothing.
@@ -180,7 +182,7 @@ class Enrolment:
             instance_id=request.instance_id,
             capabilities=request.capabilities.model_dump(mode="json"),
             registered_at=self._clock.now() if known is None else known.record.registered_at,
-            draining=known is not None and known.record.draining,
+            draining=self._drains.held(request.worker_id),
         )
 
     async def _claims(self, request: RegisterRequest) -> list[str]:
@@ -239,15 +241,7 @@ class Enrolment:
 
     async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
         """Let a worker finish and take no more, or take work again; if the ledger does not take it, it is as before."""
-        before = self._registry.get(worker_id).record.draining
-        self._registry.set_draining(worker_id, draining)  # at once, so that nothing is dispatched meanwhile
-        try:
-            async with self._registry.writing.of(worker_id):
-                await self._operations.store.save_worker(self._registry.get(worker_id).record)
-        except BaseException:
-            if self._registry.find(worker_id) is not None:
-                self._registry.set_draining(worker_id, before)
-            raise
+        await self._drains.set(worker_id, draining)
         self._operations.wake()
         return self._registry.view(self._registry.get(worker_id))
 
