@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pytest
 from ktrdr.backend.cluster.bulletin import Bulletin, Told, heard
 from ktrdr.backend.cluster.sharing import Cluster
 from ktrdr.errors import Unavailable
-from ktrdr.operations.events import CancelRequested
+from ktrdr.operations.events import CancelRequested, NotMine
 from ktrdr.operations.memory.ledger import MemoryStore
-from ktrdr.operations.model import NewOperation, OperationStatus, OperationType
+from ktrdr.operations.model import NewOperation, Operation, OperationStatus, OperationType
 from ktrdr.operations.sql.board import WorkerState
 from ktrdr.operations.sql.fence import Fence
 from ktrdr.testing.memory_election import MemoryBoard, MemoryElection
@@ -25,13 +25,29 @@ from support.control_plane import STILL, ControlPlane, calm, settle, spec_of
 ADDRESSES = {"a": "http://127.0.0.1:8001", "b": "http://127.0.0.1:8002"}
 
 
+class _SlowAnswer(MemoryStore):
+    """While ``gate`` is closed, what is live is told later than it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.reading = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def live(self) -> Sequence[Operation]:
+        found = await super().live()
+        if not self.gate.is_set():
+            self.reading.set()
+            await self.gate.wait()
+        return found
+
+
 class Pair:
     """Backends ``a`` and ``b``; ``a`` leads at first."""
 
     def __init__(self, home: Path) -> None:
         self.election = MemoryElection()
         self.planes: dict[str, ControlPlane] = {}
-        self.store = MemoryStore()
+        self.store = _SlowAnswer()
         self.count = 0
         self.states: dict[str, WorkerState] = {}
         for name, address in ADDRESSES.items():
@@ -58,7 +74,7 @@ class Pair:
     async def change_hands(self) -> None:
         """The other one is given the lead."""
         self.election.hand_over()
-        await settle(self._led, lambda led: led == [plane is self.heir for plane in self.planes.values()])
+        await settle(self.led, lambda led: led == [plane is self.heir for plane in self.planes.values()])
 
     @property
     def heir(self) -> ControlPlane:
@@ -67,7 +83,7 @@ class Pair:
             p for p in self.planes.values() if p.cluster is not None and p.cluster.leadership is holder
         )
 
-    async def _led(self) -> list[bool]:
+    async def led(self) -> list[bool]:
         return [plane.backend.leads for plane in self.planes.values()]
 
 
@@ -309,6 +325,28 @@ async def test_a_start_whose_outcome_the_heir_does_not_know_is_repeated(pair: Pa
     await pair.change_hands()
     await pair.b.until(name, "running")
     assert [(start.task_id, start.attempt) for start in worker.starts] == [(name, 1)] * 2
+
+
+async def test_what_ends_while_the_heir_reads_the_ledger_holds_no_worker(pair: Pair) -> None:
+    worker = await pair.a.join("w1")
+    worker.script = ["hang"]
+    name = await pair.a.submit()
+    await pair.a.until(name, "assigned")
+    held = (await pair.store.get(name)).assignment
+    assert held is not None
+    worker.jobs.clear()  # the request gets lost
+    await asyncio.sleep(0.1)  # the news of the assignment is told, and no other comes
+    pair.election.hand_over()
+    pair.store.gate.clear()
+    await pair.store.reading.wait()  # the heir has its answer, which is on the way
+    assert not pair.b.backend.leads
+    await pair.store.apply(name, CancelRequested(), T0)
+    await pair.store.apply(name, NotMine(held), T0)
+    pair.store.gate.set()
+    await settle(pair.led, lambda led: led == [False, True])
+    other = await again(pair.b, pair)
+    await pair.b.until(other, "running")
+    assert [start.task_id for start in worker.starts] == [name, other]
 
 
 async def test_who_leads_no_more_probes_and_dispatches_no_more(pair: Pair) -> None:

@@ -174,7 +174,9 @@ async def test_a_drain_while_the_worker_registers_again_is_kept(tmp_path: Path) 
         await calm()
         store.gate.set()
         await registering
-        assert (await plane.api("GET", "/workers/w1"))["status"] == "draining", "from the moment on it was asked"
+        assert (await plane.api("GET", "/workers/w1"))["status"] == "draining", (
+            "from the moment on it was asked"
+        )
         await draining
         assert (await plane.api("GET", "/workers/w1"))["status"] == "draining"
         assert (await store.workers())[0].draining

@@ -405,8 +405,7 @@ class Dispatcher:
         await self._operations.apply(operation_id, Finished(assignment, outcome))
 
     async def _still_assigned(self, operation_id: str, assignment: Assignment) -> bool:
-        try:
-            now = await self._operations.store.get(operation_id)
-        except NotFound:
-            return False
-        return now.status is OperationStatus.ASSIGNED and now.assignment == assignment
+        """Whether the worker is to be told. An attempt that is over is no more held for: its end may have been recorded
+        before the worker was reserved, or by another backend whose news got lost, so nobody else would see to it."""
+        now = await self._operations.release_if_over(operation_id, assignment)
+        return now is not None and now.status is OperationStatus.ASSIGNED

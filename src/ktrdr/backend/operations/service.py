@@ -152,16 +152,14 @@ class OperationsService:
         ):  # there are many of those; who waits elsewhere looks now and then
             self.announce(operation.operation_id)
 
-    async def release_if_over(self, operation_id: str, assignment: Assignment) -> None:
-        """Free the worker if the ledger says that nobody runs this attempt."""
-        try:
+    async def release_if_over(self, operation_id: str, assignment: Assignment) -> Operation | None:
+        """Free the worker if the ledger says that nobody runs this attempt; else the operation."""
+        with contextlib.suppress(NotFound):
             operation = await self.store.get(operation_id)
-        except NotFound:
-            held = False
-        else:
-            held = operation.status in _HELD and operation.assignment == assignment
-        if not held:
-            self._registry.release(assignment.worker_id, operation_id, assignment.attempt)
+            if operation.status in _HELD and operation.assignment == assignment:
+                return operation
+        self._registry.release(assignment.worker_id, operation_id, assignment.attempt)
+        return None
 
     async def catch_up(self, operation_id: str) -> None:
         """Another backend changed the operation: bring the reservation in line with the record, and tell the worker of
