@@ -28,15 +28,15 @@ ACCESS_BUGS = (
     _bug(
         "a withdrawn token still works",
         _TOKENS,
-        "        self._known.pop(token.token_id, None)\n        self._read_at = None\n"
+        "        self._known.pop(token.token_id, None)\n        self._changed()\n"
         "        _log.info(\"Token '%s' was revoked\", name)\n",
         "        self._known.setdefault(token.token_id, token)\n        self._read_at = self._clock.monotonic()\n",
     ),
     _bug(
         "another backend never hears of a withdrawal",
         _TOKENS,
-        "                self._known = {token.token_id: token for token in found}\n",
-        "                self._known |= {token.token_id: token for token in found}\n",
+        "                        self._known = {token.token_id: token for token in found}\n",
+        "                        self._known |= {token.token_id: token for token in found}\n",
     ),
     _bug(
         "who shows a token that is none is let in",
