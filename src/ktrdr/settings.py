@@ -87,7 +87,7 @@ def api_url(environ: Environment | None = None) -> str:
 
 def api_token(environ: Environment | None = None) -> str | None:
     """``KTRDR_API_TOKEN`` or the content of the file ``KTRDR_API_TOKEN_FILE``; None where neither is set."""
-    return _secret("KTRDR_API_TOKEN", environ)
+    return _token("KTRDR_API_TOKEN", environ)
 
 
 def token_weakness(token: str) -> str | None:
@@ -105,7 +105,7 @@ def token_weakness(token: str) -> str | None:
 
 def enrolment_token(environ: Environment | None = None) -> str | None:
     """What workers and the backend show each other: ``KTRDR_ENROLMENT_TOKEN``, or the API token without it."""
-    return _secret("KTRDR_ENROLMENT_TOKEN", environ) or api_token(environ)
+    return _token("KTRDR_ENROLMENT_TOKEN", environ) or api_token(environ)
 
 
 def database_url(environ: Environment | None = None) -> str | None:
@@ -113,14 +113,45 @@ def database_url(environ: Environment | None = None) -> str | None:
     return _secret("KTRDR_DATABASE_URL", environ)
 
 
+def _token(name: str, environ: Environment | None) -> str | None:
+    """A secret that travels in a header. Whatever is wrong with it, the message has no word of it."""
+    token = _secret(name, environ)
+    fault = None if token is None else _unfit(token)
+    if fault is not None:
+        raise InvalidSetting(
+            f"{name} has {fault}; a token is printable ASCII characters without spaces. {RANDOM_ADVICE}"
+        )
+    return token
+
+
+def _unfit(token: str) -> str | None:
+    """What no header can carry, and HTTP libraries would print with the whole token."""
+    if not token.isascii():
+        return "characters outside ASCII"
+    if any(character in "\r\n" for character in token):
+        return "a line break"
+    if " " in token:
+        return "a space"
+    return None if token.isprintable() else "a control character"
+
+
 def _secret(name: str, environ: Environment | None) -> str | None:
+    """A file that holds nothing is a fault: who names one does not mean to go without a secret."""
     env = os.environ if environ is None else environ
-    if path := env.get(f"{name}_FILE"):
-        try:
-            return Path(path).read_text().strip() or None
-        except OSError as error:
-            raise InvalidSetting(f"{name}_FILE='{path}' cannot be read: {error.strerror}.") from None
-    return env.get(name) or None
+    path = env.get(f"{name}_FILE")
+    if not path:
+        return env.get(name) or None
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidSetting(f"{name}_FILE='{path}' cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InvalidSetting(
+            f"{name}_FILE='{path}' is not text. Name a file with nothing but the value in it."
+        ) from None
+    if not text:
+        raise InvalidSetting(f"{name}_FILE='{path}' is empty. Write the value into it, or do not set it.")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

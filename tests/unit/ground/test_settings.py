@@ -1,5 +1,6 @@
 """Settings come from one mapping, name what is wrong, and never from anywhere else in the code."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from ktrdr.settings import (
     api_token,
     api_url,
     database_url,
+    enrolment_token,
     home,
     read_choice,
     read_number,
@@ -53,11 +55,55 @@ def test_the_token_may_come_from_a_file(tmp_path: Path) -> None:
     file.write_text("secret\n")
     assert api_token({"KTRDR_API_TOKEN": "direct"}) == "direct"
     assert api_token({"KTRDR_API_TOKEN": "direct", "KTRDR_API_TOKEN_FILE": str(file)}) == "secret"
-    file.write_text("\n")
-    assert api_token({"KTRDR_API_TOKEN_FILE": str(file)}) is None
     assert api_token({}) is None
     with pytest.raises(InvalidSetting, match=r"KTRDR_API_TOKEN_FILE=.* cannot be read: No such file"):
         api_token({"KTRDR_API_TOKEN_FILE": str(tmp_path / "absent")})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff\xfesekret", "is not text"),
+        (b"sekret\nsekret", "a line break"),
+        ("sekr\u00e9t".encode(), "outside ASCII"),
+    ],
+)
+def test_a_file_without_a_usable_token_is_refused_without_a_word_of_it(
+    content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(InvalidSetting, match=r"KTRDR_API_TOKEN.*" + told) as caught:
+        api_token({"KTRDR_API_TOKEN_FILE": str(tmp_path / "token")})
+    assert "sek" not in caught.value.message.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ("sek\nret", "a line break"),
+        ("sek\rret", "a line break"),
+        ("sek ret", "a space"),
+        ("sek\x00ret", "a control character"),
+        ("sekr\u00e9t", "outside ASCII"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "read"), [("KTRDR_API_TOKEN", api_token), ("KTRDR_ENROLMENT_TOKEN", enrolment_token)]
+)
+def test_a_token_that_no_header_can_carry_is_refused_without_a_word_of_it(
+    name: str, read: Callable[[dict[str, str]], str | None], token: str, told: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=f"{name} .*{told}.*openssl rand -hex 32") as caught:
+        read({name: token})
+    assert "sek" not in caught.value.message
+
+
+def test_a_database_file_that_is_empty_does_not_mean_the_ledger_in_the_home(tmp_path: Path) -> None:
+    (tmp_path / "url").touch()
+    with pytest.raises(InvalidSetting, match=r"KTRDR_DATABASE_URL_FILE=.* is empty"):
+        database_url({"KTRDR_DATABASE_URL_FILE": str(tmp_path / "url")})
 
 
 def test_the_database_may_come_from_a_file_because_it_may_hold_a_password(tmp_path: Path) -> None:
