@@ -32,6 +32,11 @@ _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 256 << 20
 
 
+def _owned(path: str, flags: int) -> int:
+    """For the owner only from the first byte on: whoever reads a backup has everything that is in the home."""
+    return os.open(path, flags, 0o600)
+
+
 class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -88,7 +93,7 @@ class Archive:
         self._chain, self._count, self._bytes = hashlib.sha256(), 0, 0
 
     def __enter__(self) -> Archive:
-        self._file = self._part.open("xb")
+        self._file = open(self._part, "xb", opener=_owned)
         mode: Any = "w|gz" if self.target.suffix in (".gz", ".tgz") else "w|"
         self._tar = tarfile.open(fileobj=self._file, mode=mode, format=tarfile.PAX_FORMAT)
         self._write(HEAD, io.BytesIO(json.dumps({"format": FORMAT}).encode()), None)

@@ -155,6 +155,18 @@ async def test_missing_and_damaged_artifacts_are_told(tmp_path: Path) -> None:
     assert not FileArtifactStore(tmp_path / "new" / "artifacts").has(weights)
 
 
+@pytest.mark.parametrize("name", ["b.tar", "b.tgz"])
+async def test_a_backup_is_readable_by_its_owner_only(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    await fill(home, None)
+    before = os.umask(0)
+    try:
+        path, _ = create_backup(home, None, tmp_path / name, version="1", now=NOW)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 # --- where it may go --------------------------------------------------------------------------------------------------
 
 
