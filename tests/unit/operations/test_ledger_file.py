@@ -110,6 +110,10 @@ def test_a_path_or_a_url_name_the_file(tmp_path: Path) -> None:
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("://", "is not a URL"),
+        ("foo", "'foo' is neither a URL nor the path of a file"),
+        ("postgresql:/db/ktrdr", "'postgresql:/db/ktrdr' is neither a URL nor the path of a file"),
+        ("me:secret@db/ktrdr", "'...@db/ktrdr' is neither a URL nor the path of a file"),
+        ("me:se@secret@db.example/ktrdr", "'...@db.example/ktrdr' is neither"),
     ],
 )
 def test_other_databases_are_refused_with_an_example(where: str, message: str) -> None:

@@ -13,6 +13,7 @@ from ktrdr.errors import InvalidSetting
 __all__ = ["ledger_place", "shown"]
 
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _EXAMPLES = (
     "Examples: sqlite:////var/lib/ktrdr/ledger.db, postgresql+psycopg://ktrdr:PASSWORD@db.example/ktrdr"
 )
@@ -29,10 +30,19 @@ def ledger_place(where: str | Path) -> Path | URL:
     Raises
     ------
     InvalidSetting
-        If it is a URL of another database, or of none at all. The message never shows a password.
+        If it is a URL of another database, or of none at all, or a word that is neither URL nor file: made into a file,
+        a misspelt URL would be a new and empty ledger. The message never shows a password.
     """
     if isinstance(where, Path) or "://" not in where:
-        return Path(where).expanduser().absolute()
+        path = Path(where).expanduser()
+        if isinstance(where, str) and not path.is_absolute() and path.suffix not in _SUFFIXES:
+            *hidden, open_part = where.rpartition("@")
+            told = f"...@{open_part}" if any(hidden) else open_part
+            raise InvalidSetting(
+                f"KTRDR_DATABASE_URL='{told}' is neither a URL nor the path of a file ({', '.join(_SUFFIXES)}). "
+                f"{_EXAMPLES}"
+            )
+        return path.absolute()
     try:
         url = make_url(where)
     except (ArgumentError, ValueError):  # ValueError: the port is no number
