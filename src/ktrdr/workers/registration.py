@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 from ktrdr.clock import Clock
-from ktrdr.errors import KtrdrError
+from ktrdr.errors import KtrdrError, ServerUnreachable
 from ktrdr.protocol.messages import RegisterRequest, RegisterResponse
 from ktrdr.workers.backend_link import BackendLink
 
@@ -93,11 +93,14 @@ class Registration:
 
     def _tell(self, failures: int, error: KtrdrError) -> None:
         if failures < _LOUD:
+            silent = isinstance(
+                error, ServerUnreachable
+            )  # else it did answer, and its answer says what to do
             _log.warning(
-                "Registration failed (attempt %d): %s Is the backend running? KTRDR_API_URL names it. "
-                "Trying again for as long as it takes.",
+                "Registration failed (attempt %d): %s%s Trying again for as long as it takes.",
                 failures + 1,
                 error,
+                " Is the backend running? KTRDR_API_URL names it." if silent else "",
             )
         else:
             _log.debug("Registration failed (attempt %d): %s", failures + 1, error)

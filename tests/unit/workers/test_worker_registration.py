@@ -84,6 +84,22 @@ async def test_it_tries_for_ever_and_is_loud_five_times(caplog: pytest.LogCaptur
     assert sum("DEBUG only" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [(ServerUnreachable("Cannot connect to http://a."), True), (Answer(401), False), (Answer(422), False)],
+)
+async def test_whether_the_backend_runs_is_asked_only_if_it_did_not_answer(
+    answer: Answer | Exception, asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = registration(Script(answer, Answer(200, {}, WELCOME)), [])
+    task = asyncio.create_task(running.run())
+    await asyncio.wait_for(running.registered.wait(), 20)
+    task.cancel()
+    (told,) = [record.message for record in caplog.records if "attempt 1" in record.message]
+    assert ("Is the backend running?" in told) is asked
+    assert "Trying again for as long as it takes." in told
+
+
 async def test_a_good_start_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     running = registration(Script(Answer(200, {}, WELCOME)), [])
