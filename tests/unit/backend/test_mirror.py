@@ -86,3 +86,25 @@ async def test_after_a_look_that_hung_the_next_one_comes_soon(fails: bool) -> No
         looking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await looking
+
+
+class _Counting(MemoryStore):
+    """Counts the looks at its workers, each of which lasts a moment."""
+
+    looks = 0
+
+    async def workers(self) -> Sequence[WorkerRecord]:
+        self.looks += 1
+        await asyncio.sleep(0)
+        return await super().workers()
+
+
+async def test_of_many_who_want_to_know_at_once_one_looks_for_all() -> None:
+    clock = FakeClock()
+    store, registry = _Counting(), WorkerRegistry(clock, STILL, "0")
+    await store.save_worker(a_worker())
+    mirror = _mirror(store, registry, clock)
+    for round_ in (1, 2):
+        await asyncio.gather(*(mirror.fresh() for _ in range(50)))
+        assert (store.looks, len(registry)) == (round_, 1)
+        clock.advance(0.6)

@@ -72,12 +72,17 @@ class Mirror:
 
     async def fresh(self) -> None:
         """Look, unless that was done just now; does nothing while this backend leads and knows by itself."""
-        if self.active and self._clock.monotonic() - self._looked_at >= _LEAST_S:
-            await self.look()
+        if self.active:
+            await self.look(unless_since=self._clock.monotonic() - _LEAST_S)
 
-    async def look(self) -> None:
-        """Make the registry like the ledger."""
+    async def look(self, unless_since: float = float("inf")) -> None:
+        """Make the registry like the ledger, unless a look that began after ``unless_since`` has done so: of many who
+        want to know at once, one looks for all."""
+        if self._looked_at > unless_since:
+            return
         async with self._looking:
+            if self._looked_at > unless_since:
+                return
             self._stale.clear()
             began = self._clock.monotonic()
             records, live = await self._store.workers(), await self._store.live()
