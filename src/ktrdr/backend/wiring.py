@@ -209,12 +209,12 @@ class Backend:
             self.health.run_sweeps(),
             self.housekeeping.run(),
             self.garbage.run(),
+            self.logs.tidy(self.store),  # once; nobody waits for it
         ]
 
     async def take_over(self) -> None:
         """Read the ledger and take up what runs."""
         self.logs.pulls = True
-        await self.logs.tidy(self.store)
         await self.operations.pauses.read()
         records, live = await self.store.workers(), await self.store.live()
         for mirrored in self.registry:

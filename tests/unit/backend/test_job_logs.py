@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from ktrdr.operations.model import NewOperation, OperationType
+from ktrdr.operations.memory.ledger import MemoryStore
+from ktrdr.operations.model import NewOperation, Operation, OperationType
 from ktrdr.testing.fake_worker import FakeWorker
-from support.control_plane import ControlPlane, spec_of
+from support.control_plane import ControlPlane, settle, spec_of
 
 LIMIT = 4 << 20
 
@@ -120,15 +122,35 @@ async def test_a_deleted_operation_takes_its_log_with_it(plane: ControlPlane) ->
     assert not folder.exists()
 
 
-async def test_a_start_removes_what_the_ledger_does_not_know(tmp_path: Path) -> None:
+class _Standing(MemoryStore):
+    """A ledger that does not say which operations there are, until ``gate`` opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def get(self, operation_id: str) -> Operation:
+        await self.gate.wait()
+        return await super().get(operation_id)
+
+
+async def test_what_the_ledger_does_not_know_is_removed_and_no_start_waits_for_it(tmp_path: Path) -> None:
     for name in ("gone", "op-1"):
         (tmp_path / "job-logs" / name).mkdir(parents=True)
-    plane = ControlPlane(tmp_path)
+    store = _Standing()
+    plane = ControlPlane(tmp_path, store=store)
     kind = OperationType.BACKTESTING
     new = NewOperation(operation_id="op-1", operation_type=kind, spec=spec_of(kind))
     await plane.store.submit(new, plane.clock.now())
-    async with plane.running():
-        assert [path.name for path in (tmp_path / "job-logs").iterdir()] == ["op-1"]
+
+    async def kept() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "job-logs").iterdir())
+
+    async with asyncio.timeout(60), plane.running():
+        await plane.join("w1")
+        assert await kept() == ["gone", "op-1"]
+        store.gate.set()
+        await settle(kept, lambda names: names == ["op-1"])
 
 
 async def test_a_new_backend_pulls_from_the_beginning(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backend.fleet.calls import Fleet
 from ktrdr.backend.fleet.registry import WorkerEndpoint, WorkerRegistry
 from ktrdr.clock import Clock
-from ktrdr.errors import KtrdrError, NotFound
+from ktrdr.errors import KtrdrError, NotFound, Unavailable
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.client import LogPiece
@@ -115,13 +116,18 @@ class JobLogs:
         self._live.clear()
 
     async def tidy(self, store: OperationStore) -> None:
-        """Remove what belongs to operations that the ledger no longer has."""
-        found = [folder.name for folder in self._root.iterdir()] if self._root.is_dir() else []
-        for operation_id in found:
-            try:
-                await store.get(operation_id)
-            except NotFound:
-                await self.forget(operation_id)
+        """Remove what belongs to operations that the ledger no longer has; there may be a hundred thousand to look at."""
+        try:
+            for operation_id in await asyncio.to_thread(self._filed_ones):
+                try:
+                    await store.get(operation_id)
+                except NotFound:
+                    await self.forget(operation_id)
+        except (Unavailable, OSError) as error:
+            _log.info("Job logs of deleted operations stay on disk until the next start: %s", error)
+
+    def _filed_ones(self) -> list[str]:
+        return os.listdir(self._root) if self._root.is_dir() else []
 
     def _entry(self, operation_id: str, attempt: int, worker_id: str) -> _Live:
         entry = self._live.get(operation_id)
