@@ -378,6 +378,17 @@ async def test_the_lead_goes_back_and_forth(pair: Pair) -> None:
     assert {await pair.a.status(name) for name in done} == {OperationStatus.COMPLETED}
 
 
+async def test_an_upload_folder_that_is_gone_when_it_is_looked_at_keeps_nobody_from_starting(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / "listed").symlink_to(
+        tmp_path / "gone"
+    )  # as if another backend removed it in between
+    async with Pair(tmp_path).a.running() as plane:
+        assert plane.backend.leads
+
+
 async def test_a_stop_of_the_leader_hands_over(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     async with pair.b.running():

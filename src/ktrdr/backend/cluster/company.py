@@ -131,8 +131,9 @@ class Company:
     def tidy(self, uploads: Path) -> None:
         """Remove what backends left that did not end by themselves, as far as nobody can be using it."""
         for folder in uploads.glob("*"):
-            if time.time() - folder.stat().st_mtime > _STALE_UPLOADS_S:
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another backend stopped, or tidied, just now
+                if time.time() - folder.stat().st_mtime > _STALE_UPLOADS_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     # --- roles --------------------------------------------------------------------------------------------------
 

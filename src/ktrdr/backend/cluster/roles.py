@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
@@ -97,7 +96,11 @@ class Roles:
                 await self._begin(epoch)
             except Unavailable as error:
                 _log.warning("Taking the lead waits for the ledger: %s", error)
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._turn.set)
+            except Exception:  # the edge of a background job: who was given the lead keeps others from it
+                _log.exception("Taking up the role failed; trying again")
+            else:
+                continue
+            asyncio.get_running_loop().call_later(_AGAIN_S, self._turn.set)
 
     async def _begin(self, epoch: int | None) -> None:
         if epoch is not None:
@@ -118,8 +121,9 @@ class Roles:
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel them and wait for their ends; a cancel of the caller meanwhile is not taken for one of theirs."""
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    for end in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(end, Exception):
+            _log.error("A background job of this backend had failed; this is a bug", exc_info=end)
