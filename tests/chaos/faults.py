@@ -14,7 +14,7 @@ from chaos.fleet import Fleet
 from support.processes import Part
 from support.proxy import Weather
 
-__all__ = ["BACKEND", "NETWORK", "WORKER", "Fault", "Heal", "Workers"]
+__all__ = ["BACKEND", "NETWORK", "WORKER", "Fault", "Heal", "Workers", "jobs_of"]
 
 
 class Workers(Protocol):
@@ -63,7 +63,7 @@ def _worker_ended(fleet: Workers, name: str, random: Random) -> Heal:
     return again
 
 
-def _jobs(part: Part) -> list[psutil.Process]:
+def jobs_of(part: Part) -> list[psutil.Process]:
     """The job's processes: grandchildren, below the nursery."""
     found: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -73,14 +73,14 @@ def _jobs(part: Part) -> list[psutil.Process]:
 
 
 def _job_killed(fleet: Workers, name: str, random: Random) -> Heal:
-    for job in _jobs(fleet.workers[name]):
+    for job in jobs_of(fleet.workers[name]):
         with contextlib.suppress(psutil.NoSuchProcess):
             job.kill()
     return _nothing
 
 
 def _job_stopped(fleet: Workers, name: str, random: Random) -> Heal:
-    stopped = _jobs(fleet.workers[name])
+    stopped = jobs_of(fleet.workers[name])
 
     def signalled(number: signal.Signals) -> None:
         for job in stopped:

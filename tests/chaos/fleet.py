@@ -59,7 +59,8 @@ class Fleet:
     ) -> None:
         self.parts, self.random = running, random
         self.trace = running.root / "trace"
-        jobs = {name: f"trace {self.trace} {seconds}" for name, seconds in JOBS.items()}
+        lengths = JOBS | {"endless": 3600.0}  # until there is a file trace.enough
+        jobs = {name: f"trace {self.trace} {seconds}" for name, seconds in lengths.items()}
         self.chaos = Chaos(running, database, **jobs)
         self._settings = SETTINGS | ({"KTRDR_DATABASE_URL": database} if database else {}) | dict(backend)
         self.backend = self.start_backend()

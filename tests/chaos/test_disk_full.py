@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaos.conftest import Plan
 from chaos.fleet import Fleet, Stream, fleet
-from ktrdr.errors import KtrdrError, Unavailable
-from support.chaos import integrity, no_tracebacks
+from ktrdr.errors import Unavailable
+from support.bounds import kept, within
+from support.chaos import integrity, no_tracebacks, runs
 from support.processes import advancing, wait_for
 
 SIZE_MB = 24
@@ -71,7 +74,13 @@ def test_the_backend_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
                 with _full(home):
                     _refused(made, stream)
                     assert api.get(f"/operations/{running}")["operation_id"] == running, "reads are served"
-            took_s = made.converged()
+                    wait_for(lambda: runs(made.trace, "end")[f"{running}.1"], "its job goes on to its end")
+                    outboxes = [tmp_path / name / "workers" / name / "outbox" for name in ("w1", "w2")]
+                    wait_for(lambda: [f for o in outboxes for f in o.glob("*.json")], "the result waits")
+                began = time.monotonic()
+                wait_for(lambda: api.get(f"/operations/{running}")["completed_at"], "the result is taken")
+                made.converged()
+                took_s = kept("backend's disk full", time.monotonic() - began)
             acknowledged = [running, *stream.stop()]
             views = made.check(acknowledged)
             assert {view["failures"] for view in views.values()} == {0}, "no attempt was lost"
@@ -81,30 +90,42 @@ def test_the_backend_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
 
 
 def test_a_worker_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
+    event = "worker's disk full"
     with (
         _small_disk(tmp_path / "small") as disk,
         fleet(tmp_path / "fleet", plan.random("worker's disk")) as made,
     ):
         made.worker("w1", KTRDR_HOME=str(disk))
-        with made.parts.api() as api:
-            first = made.chaos.submit(api, "long")
-            advancing(api, first)
-            with _full(disk):
+        enough = tmp_path / "fleet" / "trace.enough"
 
-                def told() -> bool:
-                    try:
-                        return bool(api.get(f"/operations/{first}")["completed_at"])
-                    except KtrdrError:
-                        return False
+        def ended_while_full(name: str) -> Any:
+            with made.parts.api() as api, _full(disk):
+                enough.touch()
+                with within(event):
+                    wait_for(lambda: api.get(f"/operations/{name}")["completed_at"], "its end is told")
+                enough.unlink()
+                return api.get(f"/operations/{name}")
 
-                wait_for(told, "its end is told although the worker cannot write it down")
-            view = api.get(f"/operations/{first}")
-            assert view["status"] in ("completed", "failed"), view["story"]
-        took_s = made.converged()
         with made.parts.api() as api:
-            second = made.chaos.submit(api, "quick")
-        assert made.check([second])[second]["failures"] == 0
+            alone = made.chaos.submit(api, "endless")
+            advancing(api, alone)
+            view = ended_while_full(alone)
+            assert (view["status"], view["attempt"]) == ("failed", 2), view["story"]
+            assert "This worker's disk did not take the end of the job" in view["error"], view["error"]
+            took_s = made.converged()
+            moved = made.chaos.submit(api, "endless")
+            advancing(api, moved)
+        made.worker("w2", KTRDR_HOME=str(tmp_path / "w2"))
+        after = ended_while_full(moved)
+        assert (after["status"], after["attempt"], after["worker_id"]) == ("completed", 2, "w2"), after[
+            "story"
+        ]
+        made.converged()
+        with made.parts.api() as api:
+            last = made.chaos.submit(api, "quick")
+        assert made.check([last])[last]["failures"] == 0
         no_tracebacks(made.parts)
     plan.tell(
-        f"a worker's disk full: its operation ended {view['status']} ({view['error']}), whole again after {took_s:.1f} s"
+        f"a worker's disk full: its operation ended {view['status']} ({view['error']}), whole again after {took_s:.1f} s; "
+        "with another worker it completed there"
     )

@@ -18,6 +18,7 @@ from chaos.conftest import Plan
 from chaos.fleet import Fleet, fleet
 from ktrdr.cli.client import Api
 from ktrdr.errors import KtrdrError
+from support.bounds import kept
 from support.chaos import integrity, no_tracebacks, runs
 from support.postgres import Postgres
 from support.processes import wait_for
@@ -48,16 +49,23 @@ class Dispatch:
         made.worker("w1")
         self.client = FaultProxy(int(made.parts.url.rpartition(":")[2]), made.random)
         self.names: list[str] = []
+        self.started_at: float | None = None  # of a backend that was started after one was killed
+
+    def start(self) -> None:
+        """The backend again, if it was killed."""
+        if self.fleet.backend.process.poll() is not None:
+            self.fleet.start_backend()
+            self.started_at = time.monotonic()
 
     def kill(self) -> None:
         os.kill(self.fleet.backend.pid, signal.SIGKILL)
 
     def run(self, key: str) -> None:
         """Submit under this key until it is acknowledged; wait for the end, in which nobody had to run it again."""
+        self.started_at = None
 
         def submitted() -> str | None:
-            if self.fleet.backend.process.poll() is not None:
-                self.fleet.start_backend()
+            self.start()
             try:
                 with Api(self.client.url, timeout_s=_PATIENCE_S) as api:
                     return self.fleet.chaos.submit(api, "quick", key)
@@ -68,8 +76,7 @@ class Dispatch:
         self.names.append(name)
 
         def ended() -> bool:
-            if self.fleet.backend.process.poll() is not None:
-                self.fleet.start_backend()
+            self.start()
             try:
                 with Api(self.fleet.parts.url, timeout_s=_PATIENCE_S) as api:
                     return api.get(f"/operations/{name}")["status"] in ("completed", "failed", "cancelled")
@@ -77,6 +84,8 @@ class Dispatch:
                 return False
 
         wait_for(ended, f"{name} ends")
+        if self.started_at is not None:
+            kept("backend killed at any step of a dispatch", time.monotonic() - self.started_at)
         view = self.fleet.check([name])[name]
         assert (view["status"], view["attempt"], view["failures"]) == ("completed", 1, 0), view["story"]
         assert sum(run.startswith(f"{name}.") for run in runs(self.fleet.trace)) == 1

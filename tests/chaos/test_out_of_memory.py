@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from chaos.conftest import Plan
+from chaos.faults import jobs_of
+from support.bounds import within
 from support.chaos import PROGRAM, Chaos, no_tracebacks
-from support.processes import finished, parts
+from support.processes import finished, parts, wait_for
 
 LIMIT_MB, WANTED_MB = 400, 2_000
 BOUND_S = 10.0  # a second, where nobody else is at work
@@ -57,7 +60,10 @@ def test_a_job_that_the_kernel_kills_for_want_of_memory(tmp_path: Path, plan: Pl
         running.wait_worker("small", "available", part)
         with running.api() as api:
             hog = chaos.submit(api, "hog")
-            view = finished(api, hog)
+            [job] = wait_for(lambda: jobs_of(part), "the job's process")
+            wait_for(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "it is killed")
+            with within("job's process out of memory"):
+                view = finished(api, hog)
             ended = time.monotonic()
             assert (view["status"], view["attempt"]) == ("failed", 1), view["story"]
             for told in (

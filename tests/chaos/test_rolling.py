@@ -10,6 +10,7 @@ import pytest
 
 from chaos.conftest import Plan
 from chaos.fleet import Fleet, Stream, fleet
+from support.bounds import within
 from support.chaos import no_tracebacks
 from support.processes import wait_for
 
@@ -39,16 +40,17 @@ def _replace(made: Fleet, name: str, way: str) -> list[str]:
 
         wait_for(at_work, f"{name} is at work")
         before = listed()["instance_id"]
-        if way != "stopped":
-            api.post(f"/workers/{name}/drain", release=str(way == "released").lower())
-            wait_for(lambda: listed()["current_operation_id"] is None, f"{name} runs nothing")
-        made.workers[name].signal(signal.SIGTERM)
-        assert made.workers[name].process.wait(EXIT_S) == 0
-        made.worker(name, wait=False)
-        wait_for(lambda: (w := listed()) is not None and w["instance_id"] != before, f"{name} is back")
-        if way != "stopped":
-            api.post(f"/workers/{name}/undrain")
-    made.converged()
+        with within("all workers replaced, one after the other"):
+            if way != "stopped":
+                api.post(f"/workers/{name}/drain", release=str(way == "released").lower())
+                wait_for(lambda: listed()["current_operation_id"] is None, f"{name} runs nothing")
+            made.workers[name].signal(signal.SIGTERM)
+            assert made.workers[name].process.wait(EXIT_S) == 0
+            made.worker(name, wait=False)
+            wait_for(lambda: (w := listed()) is not None and w["instance_id"] != before, f"{name} is back")
+            if way != "stopped":
+                api.post(f"/workers/{name}/undrain")
+            made.converged()
     return work
 
 

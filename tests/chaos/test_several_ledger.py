@@ -14,6 +14,7 @@ from chaos.conftest import Plan
 from chaos.outages import OUTAGES, WAYS
 from ktrdr.cli.client import Api
 from ktrdr.errors import KtrdrError
+from support.bounds import LEADERS, kept, within
 from support.chaos import no_tracebacks, runs
 from support.postgres import Postgres
 from support.processes import advancing, wait_for
@@ -22,6 +23,7 @@ from support.proxy import Weather
 AWAY_S = 30.0
 ANSWER_S = 20.0  # within this a client is told that the ledger does not answer
 BOUND_S = 30.0  # until everything is as before; seconds, see the figures
+CUT_OFF = "one of two backends cut off from the database, in either direction"
 WORKERS = ("w1", "w2")
 Begin = Callable[[Company], Callable[[], object]]
 
@@ -87,11 +89,19 @@ def _endure(made: Company, fault: str, away_s: float, plan: Plan) -> None:
     end = FAULTS[fault](made)
     taken = stream.taken
     try:
+        if "leader" in fault:
+            [heir] = (name for name, road in made.roads.items() if road.weather == Weather())
+            with within(CUT_OFF, LEADERS):
+                wait_for(lambda: made.several.health(heir).get("role") == "leader", f"{heir} leads")
         slowest_s = _answers(made, away_s)
         meanwhile = stream.taken - taken
     finally:
         end()
     took_s = made.whole(BOUND_S)
+    if "cut off" in fault:
+        kept(CUT_OFF, took_s, LEADERS)
+    else:
+        kept("the database away for several backends", took_s)
     healed = stream.taken
     wait_for(lambda: stream.taken > healed + 3, "work is taken again")
     stream.stop()

@@ -18,6 +18,7 @@ import pytest
 
 from ktrdr.operations.model import NewOperation, OperationType
 from ktrdr.operations.sql.ledger import SqlStore
+from support.bounds import within
 from support.processes import environment, wait_for
 
 pytestmark = [
@@ -144,16 +145,17 @@ def test_a_port_in_use_gives_one_clear_message(standing: Process, tmp_path: Path
 
 
 def test_two_backends_do_not_share_a_home(standing: Process) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE, repr(("127.0.0.1", 0))],
-        env=standing.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with within("two backends over one home and SQLite file"):
+        done = subprocess.run(
+            [sys.executable, "-c", SERVE, repr(("127.0.0.1", 0))],
+            env=standing.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode != 0
-    assert "in use by another backend" in done.stderr
+    assert f"in use by another backend (process {standing.process.pid})" in done.stderr
 
 
 def test_off_loopback_it_does_not_start_without_a_token(tmp_path: Path) -> None:

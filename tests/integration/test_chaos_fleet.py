@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.bounds import within
 from support.chaos import Chaos, ended, integrity, no_tracebacks, runs
 from support.processes import Parts, advancing, descendants, in_status, parts, wait_for
 from support.stream import Stream
@@ -69,7 +70,12 @@ def test_a_worker_killed_while_busy_comes_back_under_its_name(alone: Parts, tmp_
         worker.kill()
         _, alive = psutil.wait_procs(family, timeout=20)
         assert not alive, "kill -9 of the worker ends its jobs too"
+        killed = api.get("/workers/w1")["instance_id"]
+        assert api.get(f"/operations/{name}")["status"] == "running"
         chaos.worker("w1", wait=False)
+        wait_for(lambda: api.get("/workers/w1")["instance_id"] != killed, "it is back")
+        with within("worker process killed, and started again"):
+            wait_for(lambda: api.get(f"/operations/{name}")["attempt"] == 2, "its work is done again")
         view = ended(api, [name])[name]
     assert (view["status"], view["attempt"], view["failures"]) == ("completed", 2, 1)
     assert any("it restarted" in line for line in view["story"]), view["story"]

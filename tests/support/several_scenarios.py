@@ -14,12 +14,17 @@ from pathlib import Path
 from random import Random
 
 from ktrdr.errors import NoAnswer
+from support.bounds import LEADERS, kept
 from support.chaos import ended, runs
 from support.processes import advancing, wait_for
 from support.several import Several, Stream
 
 __all__ = ["SCENARIOS", "Figures", "killed_leader", "restarted_one_by_one", "stopped_leader"]
 
+GONE, FROZEN = (
+    "the leader of several backends killed, or restarted",
+    "the leader of several backends frozen, and back",
+)
 Figures = dict[str, float]
 BOUND_S = 30.0  # of a take-over; on an idle machine it is seconds, see the figures
 
@@ -48,7 +53,7 @@ def killed_leader(company: Several, trace: Path, random: Random) -> Figures:
     began = time.monotonic()
     company.backends[leader].kill()
     company.leader(but=leader, timeout_s=BOUND_S)
-    took = time.monotonic() - began
+    took = kept(GONE, time.monotonic() - began)
     time.sleep(random.uniform(0.2, 1.0))
     company.backend(leader)
     settled(company, trace, [long, *stream.stop()])
@@ -68,7 +73,7 @@ def stopped_leader(company: Several, trace: Path, random: Random) -> Figures:
     company.backends[leader].signal(signal.SIGSTOP)
     try:
         heir = company.leader(but=leader, timeout_s=BOUND_S)
-        took = time.monotonic() - began
+        took = kept(FROZEN, time.monotonic() - began, LEADERS)
         time.sleep(random.uniform(0.2, 1.0))
     finally:
         company.backends[leader].signal(signal.SIGCONT)
@@ -102,7 +107,7 @@ def restarted_one_by_one(company: Several, trace: Path, random: Random) -> Figur
         assert company.backends[name].stop() == 0, company.backends[name].text()
         if led:
             company.leader(but=name, timeout_s=BOUND_S)
-            longest = time.monotonic() - began
+            longest = kept(GONE, time.monotonic() - began)
         company.backend(name)
     settled(company, trace, [long, *stream.stop()])
     lost = [error for error in stream.refused if not isinstance(error, NoAnswer)]
