@@ -21,7 +21,7 @@ _DRAINS = "if worker.record.draining or worker.drains_itself:"
 _FREE = 'status == "available" and worker.verified and worker.failures == 0'
 _SAME = "if old.record.instance_id == record.instance_id:"
 _RECORD = "            return await use.dispatcher.submit(new)\n"
-_CLAIM = "        if not claims:\n            return ()\n"
+_CLAIM = "        if not claims:\n            return False\n"
 
 
 def _bug(name: str, file: str, old: str, new: str) -> Mutant:

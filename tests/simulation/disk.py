@@ -44,6 +44,7 @@ class Disk(MemoryStore):
         self._watcher = watcher
         self._counts: Counter[tuple[OperationType, OperationStatus]] = Counter()
         self._queues: dict[OperationType, list[_Place]] = {kind: [] for kind in OperationType}
+        self._for_any: dict[OperationType, list[_Place]] = {kind: [] for kind in OperationType}
         self._held: list[_Place] = []
         self._held_by: defaultdict[str, set[str]] = defaultdict(set)  # worker: operations
 
@@ -87,23 +88,25 @@ class Disk(MemoryStore):
         self._leave(operation)
         self._watcher.deleted(operation_id)
 
-    def _line(self, operation: Operation) -> list[_Place] | None:
-        """The ordered list in which an operation of this status stands."""
+    def _lines(self, operation: Operation) -> Sequence[list[_Place]]:
+        """The ordered lists in which an operation of this status stands."""
         if operation.status is OperationStatus.PENDING:
-            return self._queues[operation.operation_type]
-        return self._held if operation.status in _LIVE else None
+            kind = operation.operation_type
+            everyones, for_any = self._queues[kind], self._for_any[kind]
+            return (everyones,) if operation.requires_gpu else (everyones, for_any)
+        return (self._held,) if operation.status in _LIVE else ()
 
     def _enter(self, operation: Operation) -> None:
         self._counts[operation.operation_type, operation.status] += 1
-        if (line := self._line(operation)) is not None:
+        for line in self._lines(operation):
             insort(line, _place(operation))
-            self._hold(operation, set.add)
+        self._hold(operation, set.add)
 
     def _leave(self, operation: Operation) -> None:
         self._counts[operation.operation_type, operation.status] -= 1
-        if (line := self._line(operation)) is not None:
+        for line in self._lines(operation):
             del line[bisect_left(line, _place(operation))]
-            self._hold(operation, set.discard)
+        self._hold(operation, set.discard)
 
     def _hold(self, operation: Operation, change: Callable[[set[str], str], None]) -> None:
         if operation.status in _LIVE and (assignment := operation.assignment) is not None:
@@ -130,11 +133,16 @@ class Disk(MemoryStore):
         return bisect_left(self._queues[operation.operation_type], _place(operation)) + 1
 
     async def pending(
-        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+        self,
+        now: datetime,
+        limit: int,
+        types: Collection[OperationType] = tuple(OperationType),
+        without_gpu: Collection[OperationType] = (),
     ) -> Sequence[Operation]:
         reach = limit  # into each queue; further if some must wait
         while True:
-            front = sorted(chain.from_iterable(self._queues[kind][:reach] for kind in types))[:reach]
+            queues = ((self._for_any if kind in without_gpu else self._queues)[kind] for kind in types)
+            front = sorted(chain.from_iterable(queue[:reach] for queue in queues))[:reach]
             first = (self._operations[place[-1]] for place in front)
             found = [o for o in first if o.not_before is None or _may_begin(o, now)]
             if len(found) >= limit or len(front) < reach:

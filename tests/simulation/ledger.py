@@ -234,9 +234,15 @@ class Connection(OperationStore):
         return await self._read(lambda: self._disk.page(query))
 
     async def pending(
-        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+        self,
+        now: datetime,
+        limit: int,
+        types: Collection[OperationType] = tuple(OperationType),
+        without_gpu: Collection[OperationType] = (),
     ) -> Sequence[Operation]:
-        found: Sequence[Operation] = await self._read(lambda: self._disk.pending(now, limit, types))
+        found: Sequence[Operation] = await self._read(
+            lambda: self._disk.pending(now, limit, types, without_gpu)
+        )
         if self.choice is not None:
             self.choice.read(found)
         return found

@@ -132,6 +132,11 @@ class Operation:
         return tuple(d for d in (self.checkpoint_digest, self.older_checkpoint_digest) if d is not None)
 
     @property
+    def requires_gpu(self) -> bool:
+        """Whether only a worker with a GPU will do."""
+        return bool(self.requirements.get("require_gpu"))
+
+    @property
     def assignment(self) -> Assignment | None:
         """The newest assignment, or None before the first."""
         if self.worker_id is None or self.instance_id is None:

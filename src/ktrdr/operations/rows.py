@@ -44,6 +44,7 @@ def row_of_operation(operation: Operation) -> dict[str, Any]:
         "parent_operation_id": operation.parent_operation_id,
         "idempotency_key": operation.idempotency_key,
         "requirements": dump(operation.requirements),
+        "requires_gpu": int(operation.requires_gpu),
         "attempt": operation.attempt,
         "failures": operation.failures,
         "child_deaths": operation.child_deaths,

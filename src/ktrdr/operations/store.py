@@ -118,9 +118,14 @@ class OperationStore(ABC):
     async def page(self, query: OperationQuery) -> OperationPage: ...
     @abstractmethod
     async def pending(
-        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+        self,
+        now: datetime,
+        limit: int,
+        types: Collection[OperationType] = tuple(OperationType),
+        without_gpu: Collection[OperationType] = (),
     ) -> Sequence[Operation]:
-        """The first in dispatch order, of these types."""
+        """The first in dispatch order, of these types; of those ``without_gpu`` nothing that requires one. What it costs
+        does not grow with those that are left out."""
 
     @abstractmethod
     async def live(self) -> Sequence[Operation]:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -57,6 +58,18 @@ class ReadingLaws(StoreLaws):
         for kind, name in ((OperationType.BACKTESTING, "op_b"), (OperationType.TRAINING, "op_t")):
             assert [o.operation_id for o in await store.pending(T0, 10, [kind])] == [name]
         assert await store.pending(T0, 10, []) == ()
+
+    async def test_pending_may_leave_out_what_requires_a_gpu(self, store: OperationStore) -> None:
+        kinds = (OperationType.TRAINING, OperationType.BACKTESTING)
+        for kind, required in product(kinds, (True, False)):
+            name = f"op_{kind}_{required}"
+            wants = {"require_gpu": required, "prefer_gpu": True}
+            await store.submit(a_submission(name, operation_type=kind, requirements=wants), T0)
+        for without in (kinds[:0], kinds[:1], kinds[1:], kinds):
+            found = {o.operation_id for o in await store.pending(T0, 10, kinds, without)}
+            assert found == {
+                f"op_{k}_{r}" for k, r in product(kinds, (True, False)) if not (r and k in without)
+            }
 
     async def test_the_queue_is_counted_per_type(self, store: OperationStore) -> None:
         await store.submit(a_submission("op_a"), T0)

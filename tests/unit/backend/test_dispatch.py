@@ -161,8 +161,8 @@ async def test_of_work_that_no_free_worker_does_nothing_is_read(tmp_path: Path) 
     class Counting(MemoryStore):
         read = 0
 
-        async def pending(self, now, limit, types):
-            found = await super().pending(now, limit, types)
+        async def pending(self, *question):
+            found = await super().pending(*question)
             self.read += len(found)
             return found
 
@@ -170,6 +170,8 @@ async def test_of_work_that_no_free_worker_does_nothing_is_read(tmp_path: Path) 
     async with ControlPlane(tmp_path, store=store).running() as plane:
         for _ in range(70):
             await plane.submit()
+        for _ in range(70):
+            await plane.submit(TRAINING, requirements={"require_gpu": True})
         await plane.join("t1", "training")
         late = await plane.submit(TRAINING)
         await plane.until(late, "running")
@@ -180,11 +182,11 @@ async def test_a_failing_pass_does_not_end_the_dispatcher(plane: ControlPlane) -
     class Stumbling(MemoryStore):
         stumbles = 1
 
-        async def pending(self, now, limit, types):
+        async def pending(self, *question):
             if self.stumbles:
                 self.stumbles -= 1
                 raise RuntimeError("planted")
-            return await super().pending(now, limit, types)
+            return await super().pending(*question)
 
     other = ControlPlane(plane.config.home / "other", store=Stumbling())
     async with other.running():

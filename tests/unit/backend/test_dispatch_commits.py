@@ -237,8 +237,8 @@ async def test_an_operation_that_was_deleted_since_the_queue_was_read_frees_its_
     tmp_path: Path,
 ) -> None:
     class Forgetful(MemoryStore):
-        async def pending(self, now, limit, types):
-            found = await super().pending(now, limit, types)
+        async def pending(self, now, *question):
+            found = await super().pending(now, *question)
             for operation in found:
                 if operation.operation_id == "op-1":
                     await self.apply("op-1", CancelRequested(), now)

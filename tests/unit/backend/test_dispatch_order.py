@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ktrdr.backend.fleet.registry import WorkerRegistry
 from ktrdr.clock import SystemClock
@@ -22,12 +22,10 @@ class Unread(MemoryStore):
 
     away = False
 
-    async def pending(
-        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
-    ) -> Sequence[Operation]:
+    async def pending(self, *question: Any) -> Sequence[Operation]:
         if self.away:
             raise Unavailable("away")
-        return await super().pending(now, limit, types)
+        return await super().pending(*question)
 
 
 def a_backtest(name: str) -> NewOperation:

@@ -351,6 +351,11 @@ def _pages(**query: Any) -> Callable[[SqlStore], Awaitable[object]]:
     ("question", "indexes"),
     [
         pytest.param(lambda store: store.pending(T0, 10), {"queue"}, id="pending"),
+        pytest.param(
+            lambda store: store.pending(T0, 10, [OperationType.TRAINING], [OperationType.TRAINING]),
+            {"queue_any"},
+            id="pending for workers without a GPU",
+        ),
         pytest.param(lambda store: store.live(), {"assigned", "running", "cancelling"}, id="live"),
         pytest.param(lambda store: store.held("w"), {"held"}, id="held"),
         pytest.param(_pages(statuses=(FAILED,)), {"failed"}, id="page of a status"),
@@ -392,7 +397,8 @@ async def test_an_older_ledger_is_migrated_with_its_counts(path: Path) -> None:
     """As version 0002 wrote it: everything is there afterwards, and counted."""
     store = SqlStore(path)
     for number in range(3):
-        await store.submit(a_submission(f"op_{number}"), T0)
+        wants = {"prefer_gpu": True, "require_gpu": number == 2}
+        await store.submit(a_submission(f"op_{number}", requirements=wants), T0)
     await store.apply("op_0", CancelRequested(), T0)
     before = await store.page(OperationQuery())
     with store._ledger.writer.begin() as connection:
@@ -405,6 +411,8 @@ async def test_an_older_ledger_is_migrated_with_its_counts(path: Path) -> None:
         (OperationType.BACKTESTING, PENDING): 2,
         (OperationType.BACKTESTING, OperationStatus.CANCELLED): 1,
     }
+    kinds = tuple(OperationType)
+    assert [found.operation_id for found in await again.pending(T0, 9, kinds, kinds)] == ["op_1"]
     await again.close()
     engine = create_engine(f"sqlite:///{path.with_name('model.db')}")
     metadata.create_all(engine)
@@ -414,11 +422,11 @@ async def test_an_older_ledger_is_migrated_with_its_counts(path: Path) -> None:
 
 def downgrade(connection: Connection) -> None:
     """Back to schema 0002, by hand; migrations only go forward."""
-    for index in (*OperationStatus, "queue", "ended", "held"):
+    for index in (*OperationStatus, "queue", "queue_any", "ended", "held"):
         connection.execute(text(f"DROP INDEX ix_operations_{index}"))
     for table in ("tallies", "tokens", "cluster", "worker_states"):
         connection.execute(text(f"DROP TABLE {table}"))
-    for column in ("compacted", "older_checkpoint_digest"):
+    for column in ("compacted", "older_checkpoint_digest", "requires_gpu"):
         connection.execute(text(f"ALTER TABLE operations DROP COLUMN {column}"))
     connection.execute(text("CREATE INDEX ix_operations_counts ON operations (operation_type, status)"))
     for status in OperationStatus:

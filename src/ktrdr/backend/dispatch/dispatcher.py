@@ -36,7 +36,10 @@ __all__ = ["Dispatcher", "NeedsProbe"]
 
 _log = logging.getLogger("ktrdr.backend")
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
-_FIRST_LOOK = 64  # pending operations read at first; more only if a free worker found nothing among them
+_FIRST_LOOK, _FURTHER_LOOKS = (
+    64,
+    1024,
+)  # pending operations read at once; more only while there are free workers
 _REFUSALS_PER_PASS = 3
 _BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.5, LONGEST_WAIT.total_seconds()
 _LEDGER_AWAY_S = 1.0
@@ -130,31 +133,25 @@ class Dispatcher:
         if all(self._registry.select(kind) is None for kind in WorkerType):
             return  # as after most submissions to a fleet that is busy: the ledger need not be asked
         await self._operations.pauses.read()
-        while free := self._free():
-            # of these types alone: before the one for which there is a worker a hundred thousand others may wait
-            types = [kind for kind, served_by in WORKER_TYPE.items() if served_by in free]
-            pending = await self._operations.store.pending(self._clock.now(), limit, types)
+        claimed = True
+        while claimed and (free := self._free()):
+            # of these alone: before the one for which there is a worker a hundred thousand others may wait
+            without_gpu = [kind for kind, gpu in free.items() if not gpu]
+            now = self._clock.now()
+            pending = await self._operations.store.pending(now, limit, list(free), without_gpu)
             claimed = await self._claim(pending)
-            passed_over = [operation for operation in pending if operation.operation_id not in claimed]
-            if len(pending) < limit or not await self._starved(passed_over):
+            if len(pending) < limit:
                 return
-            limit *= 4
+            limit = min(4 * limit, _FURTHER_LOOKS)
 
-    def _free(self) -> set[WorkerType]:
-        """Types of workers that could take work now: one is free, and not all that it does is paused."""
+    def _free(self) -> dict[OperationType, bool]:
+        """What could be begun now: a worker is free for it and it is not paused; with each, whether one with a GPU is."""
         paused = self._operations.pauses.known
-        kinds = {kind for operation_type, kind in WORKER_TYPE.items() if operation_type not in paused}
-        return {kind for kind in kinds if self._registry.select(kind) is not None}
-
-    async def _starved(self, passed_over: Sequence[Operation]) -> bool:
-        """Whether further back in the queue than these, which still wait, there is work for a worker that is still free."""
-        counts = await self._operations.store.counts()
-        free = self._free()
-        return any(
-            WORKER_TYPE[kind] in free and count > sum(o.operation_type is kind for o in passed_over)
-            for (kind, status), count in counts.items()
-            if status is OperationStatus.PENDING and kind not in self._operations.pauses.known
-        )
+        return {
+            kind: self._registry.select(served_by, require_gpu=True) is not None
+            for kind, served_by in WORKER_TYPE.items()
+            if kind not in paused and self._registry.select(served_by) is not None
+        }
 
     # --- reserving and recording --------------------------------------------------------------------------------
 
@@ -185,11 +182,11 @@ class Dispatcher:
             self.wake()
         return operation
 
-    async def _claim(self, pending: Sequence[Operation]) -> Collection[str]:
-        """Assign as many as there are workers for, in one commit, and tell the workers; returns which wait no more."""
+    async def _claim(self, pending: Sequence[Operation]) -> bool:
+        """Assign as many as there are workers for, in one commit, and tell the workers; False if there were none."""
         claims, free = {}, self._free()
         for o in pending:
-            if WORKER_TYPE[o.operation_type] not in free:
+            if not free.get(o.operation_type, False) and (o.requires_gpu or o.operation_type not in free):
                 continue
             rather_not = o.worker_id if o.failures else None
             event = self._reserve(o.operation_id, o.attempt + 1, o.operation_type, o.requirements, rather_not)
@@ -197,7 +194,7 @@ class Dispatcher:
                 claims[o.operation_id] = (Claim(o.operation_id, event), o.attempt + 1)
                 free = self._free()
         if not claims:
-            return ()
+            return False
         try:
             made = await self._operations.claim([claim for claim, _ in claims.values()])
         except BaseException as error:
@@ -209,7 +206,7 @@ class Dispatcher:
                 self._registry.release(claim.event.worker_id, claim.operation_id, attempt)
             else:
                 self._start(transition.operation)
-        return claims.keys()
+        return True
 
     def _reserve(
         self,

@@ -113,9 +113,14 @@ class MemoryStore(OperationStore):
         return OperationPage(shown, total, encode_cursor(place_of(shown[-1])) if len(found) > limit else None)
 
     async def pending(
-        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+        self,
+        now: datetime,
+        limit: int,
+        types: Collection[OperationType] = tuple(OperationType),
+        without_gpu: Collection[OperationType] = (),
     ) -> Sequence[Operation]:
         queue = (o for o in self._queue() if o.operation_type in types)
+        queue = (o for o in queue if not (o.requires_gpu and o.operation_type in without_gpu))
         ready = (o for o in queue if o.not_before is None or not now < o.not_before <= now + LONGEST_WAIT)
         return tuple(ready)[:limit]
 

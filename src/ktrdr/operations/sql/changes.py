@@ -194,7 +194,7 @@ class Unit:
         after = self._known[before.operation_id]
         tally.move(before, after)
         row = row_of_operation(after)
-        return {f"_{name}": row[name] for name in row if name not in _FIXED[1:] and name != "requirements"}
+        return {f"_{name}": row[name] for name in row if name not in _FIXED[1:]}
 
     def _insert(self, tally: Tally) -> None:
         rows, contents = [], {}
@@ -248,11 +248,13 @@ _FIXED = (
     "spec_digest",
     "parent_operation_id",
     "idempotency_key",
+    "requirements",
+    "requires_gpu",
 )
 _values: dict[Any, Any] = {
     column: bindparam(f"_{column.name}")
     for column in operations.columns
-    if column.name not in (*_FIXED, "requirements", "compacted")
+    if column.name not in (*_FIXED, "compacted")
 }
 _UPDATE = (
     update(operations)

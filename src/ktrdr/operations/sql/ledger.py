@@ -151,9 +151,13 @@ class SqlStore(OperationStore):
         return await self._read(partial(queries.page, query=query))
 
     async def pending(
-        self, now: datetime, limit: int, types: Collection[OperationType] = tuple(OperationType)
+        self,
+        now: datetime,
+        limit: int,
+        types: Collection[OperationType] = tuple(OperationType),
+        without_gpu: Collection[OperationType] = (),
     ) -> Sequence[Operation]:
-        chosen = tuple(kind for kind in OperationType if kind in types)
+        chosen = tuple((kind, kind not in without_gpu) for kind in OperationType if kind in types)
         return await self._read(partial(alone, partial(queries.pending, now=now, limit=limit, types=chosen)))
 
     async def live(self) -> Sequence[Operation]:

@@ -21,6 +21,7 @@ _COLUMNS = frozenset(
     (
         "idempotency_key",
         "requirements",
+        "requires_gpu",
         "spec_digest",
         "operation_type",
         "status",

@@ -167,19 +167,21 @@ def _same_order(column: ColumnElement[Any], candidates: Any) -> ColumnElement[An
 
 
 @lru_cache(64)
-def _ready(limit: int, types: tuple[OperationType, ...]) -> Select[Any]:
+def _ready(limit: int, types: tuple[tuple[OperationType, bool], ...]) -> Select[Any]:
     """The limit stands in the text: PostgreSQL takes a limit it does not know for a tenth of the table, and would plan
     this anew each time, which takes longer than the answer."""
     until = operations.c.not_before_us
     ready = or_(until.is_(None), until <= bindparam("now_us"), until > bindparam("far_us"))
-    groups = ([in_status(OperationStatus.PENDING), _of_type(kind), ready] for kind in types)
+    pending = in_status(OperationStatus.PENDING)
+    any_worker = operations.c.requires_gpu == literal_column("0")  # in the text, as the status
+    groups = ([pending, _of_type(kind), ready, *([] if gpu else [any_worker])] for kind, gpu in types)
     return _first(groups, _DISPATCH_ORDER, literal_column(str(limit), Integer))
 
 
 def pending(
-    connection: Connection, now: datetime, limit: int, types: tuple[OperationType, ...]
+    connection: Connection, now: datetime, limit: int, types: tuple[tuple[OperationType, bool], ...]
 ) -> Sequence[Operation]:
-    """The first in dispatch order that need not wait any more."""
+    """The first in dispatch order that need not wait any more; with each type, whether those that require a GPU, too."""
     far_us = to_microseconds(now + LONGEST_WAIT)
     values = {"now_us": to_microseconds(now), "far_us": far_us}
     return tuple(_operations(connection, _ready(limit, types), values)) if types else ()

@@ -41,7 +41,7 @@ __all__ = [
     "workers",
 ]
 
-SCHEMA = "0007"
+SCHEMA = "0008"
 """The newest migration."""
 
 metadata = MetaData()
@@ -106,6 +106,7 @@ operations = Table(
     Column("story", Words(), nullable=False),
     Column("compacted", Integer, nullable=False, server_default="0"),  # 1: the story is one line
     Column("older_checkpoint_digest", Words(64)),
+    Column("requires_gpu", Integer, nullable=False, server_default="0"),  # as the requirements say
 )
 
 tallies = Table(  # how many operations there are; changed with them, because counting a million rows is slow
@@ -202,6 +203,16 @@ Index(
     *_PAGE,
     sqlite_where=_waiting,
     postgresql_where=_waiting,
+)
+_for_any = text(f"{_waiting} AND requires_gpu = 0")
+Index(
+    "ix_operations_queue_any",  # the same, of those that require no GPU: of the others a hundred thousand may wait
+    operations.c.operation_type,
+    operations.c.requires_gpu,  # always 0; one known column more, so that no planner prefers the index above
+    operations.c.priority.desc(),
+    *_PAGE,
+    sqlite_where=_for_any,
+    postgresql_where=_for_any,
 )
 Index(
     "ix_operations_ended",  # what retention looks for
