@@ -30,19 +30,26 @@ __all__ = [
 DEFAULT_API_URL = "http://127.0.0.1:8000"
 RANDOM_ADVICE = "Make one: openssl rand -hex 32"
 _TOKEN_LENGTH, _TOKEN_VARIETY = 16, 8
+_LARGEST = 1e9  # as seconds, 31 years: no clock, calendar or C integer has trouble with it
+_LONGEST_RETENTION_DAYS = 100_000.0  # the calendar begins in the year 1
 
 Environment = Mapping[str, str]
 
 
 def read_number(
-    name: str, default: float, *, minimum: float = 0.0, environ: Environment | None = None
+    name: str,
+    default: float,
+    *,
+    minimum: float = 0.0,
+    maximum: float = _LARGEST,
+    environ: Environment | None = None,
 ) -> float:
     """A number from the environment.
 
     Raises
     ------
     InvalidSetting
-        If the text is not a finite number or is below ``minimum``.
+        If the text is not a number from ``minimum`` to ``maximum``.
     """
     text = (os.environ if environ is None else environ).get(name)
     if text is None or not text.strip():
@@ -51,9 +58,10 @@ def read_number(
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not minimum <= value < float("inf"):
+    if not minimum <= value <= maximum:
         raise InvalidSetting(
-            f"{name}='{text}' is not a number of at least {minimum:g}. Default: {default:g}."
+            f"{name}='{text}' is not a number of at least {minimum:g} and at most {maximum:.0f}. "
+            f"Default: {default:g}."
         )
     return value
 
@@ -205,11 +213,11 @@ class ControlSettings:
         Raises
         ------
         InvalidSetting
-            If one of them is not a number or too small.
+            If one of them is not a number, too small or too large.
         """
 
-        def number(name: str, default: float, minimum: float = 0.001) -> float:
-            return read_number(name, default, minimum=minimum, environ=environ)
+        def number(name: str, default: float, minimum: float = 0.001, maximum: float = _LARGEST) -> float:
+            return read_number(name, default, minimum=minimum, maximum=maximum, environ=environ)
 
         return cls(
             health_interval_s=number("KTRDR_HEALTH_INTERVAL_S", 10.0),
@@ -221,7 +229,7 @@ class ControlSettings:
             progress_ttl_s=number("KTRDR_PROGRESS_TTL_S", 1.0),
             cancel_grace_s=number("KTRDR_CANCEL_GRACE_S", 10.0),
             http_timeout_s=number("KTRDR_HTTP_TIMEOUT_S", 10.0),
-            retention_days=number("KTRDR_RETENTION_DAYS", 90.0),
+            retention_days=number("KTRDR_RETENTION_DAYS", 90.0, maximum=_LONGEST_RETENTION_DAYS),
             artifact_grace_s=number("KTRDR_ARTIFACT_GRACE_S", 86_400.0),
             leader_lease_s=number("KTRDR_LEADER_LEASE_S", 10.0, 1.0),
         )

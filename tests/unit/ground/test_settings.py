@@ -1,6 +1,7 @@
 """Settings come from one mapping, name what is wrong, and never from anywhere else in the code."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,20 @@ def test_a_number_or_its_default(text: str, expected: float) -> None:
     assert read_number("Y", 7.0, environ={"X": text}) == 7.0
 
 
-@pytest.mark.parametrize("text", ["ten", "nan", "inf", "-inf", "0.5", "-1"])
+@pytest.mark.parametrize("text", ["ten", "nan", "inf", "-inf", "0.5", "-1", "1e99", "1000000001"])
 def test_a_wrong_number_is_named_with_its_default(text: str) -> None:
-    with pytest.raises(InvalidSetting, match=rf"X='{text}' is not a number of at least 1\. Default: 7\."):
+    told = rf"X='{text}' is not a number of at least 1 and at most 1000000000\. Default: 7\."
+    with pytest.raises(InvalidSetting, match=told):
         read_number("X", 7.0, minimum=1.0, environ={"X": text})
+
+
+def test_no_retention_reaches_back_before_the_calendar() -> None:
+    longest = ControlSettings.from_environment({"KTRDR_RETENTION_DAYS": "100000"})
+    assert datetime.now(UTC) - timedelta(days=longest.retention_days) < datetime(1800, 1, 1, tzinfo=UTC)
+    with pytest.raises(
+        InvalidSetting, match=r"KTRDR_RETENTION_DAYS='100001' .* at most 100000\. Default: 90\."
+    ):
+        ControlSettings.from_environment({"KTRDR_RETENTION_DAYS": "100001"})
 
 
 def test_a_choice_ignores_case_and_lists_what_is_accepted() -> None:
