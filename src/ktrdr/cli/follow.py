@@ -76,10 +76,22 @@ def follow(
     except KeyboardInterrupt:
         raise _interrupted(api, operation_id, cancel_on_interrupt) from None
     if operation["status"] == "failed":
-        raise OperationFailed(f"Operation {operation_id} failed: {operation['error']}")
+        raise OperationFailed(f"Operation {operation_id} failed: {operation['error']}{_remedies(operation)}")
     if operation["status"] == "cancelled":
-        raise Cancelled(f"Operation {operation_id} was cancelled.")
+        raise Cancelled(f"Operation {operation_id} was cancelled.{_remedies(operation)}")
     return operation
+
+
+def _remedies(operation: Json) -> str:
+    """The commands for an operation that ended without a result."""
+    kept = operation.get("checkpoint_digest") is not None
+    again = (
+        "go on from its checkpoint: ktrdr operations resume"
+        if kept
+        else "run it again: ktrdr operations retry"
+    )
+    name = operation["operation_id"]
+    return f"\n  its log: ktrdr operations logs {name}\n  {again} {name}"
 
 
 def _interrupted(api: Api, operation_id: str, cancel: bool) -> Interrupted:

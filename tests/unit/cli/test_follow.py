@@ -85,6 +85,16 @@ def test_other_ends_are_errors(status: str, kind: type[errors.KtrdrError], told:
         assert ID in caught.value.message
 
 
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+@pytest.mark.parametrize(("checkpoint", "again"), [("ab" * 32, "resume"), (None, "retry")])
+def test_another_end_says_what_can_be_done(status: str, checkpoint: str | None, again: str) -> None:
+    ended = operation(status, error="out of luck") | {"checkpoint_digest": checkpoint}
+    with scripted(in_turn(ended)) as backend, pytest.raises(errors.KtrdrError) as caught:
+        watch(backend)
+    assert f"ktrdr operations logs {ID}" in caught.value.message
+    assert f"ktrdr operations {again} {ID}" in caught.value.message
+
+
 def test_an_operation_that_is_not_there_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     problem = {"type": "urn:ktrdr:problem:not-found", "detail": "No operation."}
     with scripted(lambda _, __: Said(problem, 404)) as backend, pytest.raises(errors.NotFound):
