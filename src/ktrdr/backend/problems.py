@@ -198,7 +198,10 @@ async def _on_system(request: Request, error: Exception) -> Response:
         return await _on_crash(request, error)
     with about_path(request.url.path):
         _log.error("%s %s: %s", request.method, request.url.path, error)
-    told = f"The backend's machine refused: {error.strerror} ({error.filename or 'a file'}). Nothing was changed."
+    place = f" ({error.filename})" if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "Free some space there" if full else "Mend that at the backend"
+    told = f"The backend's machine refused: {error.strerror}{place}. Nothing was changed. {advice}, then try again."
     return error_response(Unavailable(told, _MAKE_ROOM_S), request.url.path)
 
 

@@ -64,8 +64,11 @@ def _backend_url(text: str) -> str:
         sound = False
     if not sound:
         bare = "://" not in text and not text.startswith("/")
-        hint = f"did you mean http://{text}?" if bare and ":" in text else "Example: http://127.0.0.1:8000"
-        raise InvalidSetting(f"'{text}' is not the URL of a backend; {hint}")
+        hint = f"; did you mean http://{text}?" if bare and ":" in text else "."
+        raise InvalidSetting(
+            f"'{text}' is not the URL of a backend{hint} It begins with http or https and names a host. "
+            "Example: http://127.0.0.1:8000"
+        )
     return text.rstrip("/").removesuffix(_PREFIX)
 
 

@@ -64,7 +64,7 @@ def _time_fault(times: list[str], strangers: list[str], names: list[str]) -> Fil
         message = f"seen {times}, expected one time column. Join date and time into one ISO 8601 column 'time', or remove one."
         return FileFault("duplicate-column", message, f"column {times[1]}")
     hint = next((hint for name in strangers if (hint := nearest(name.lower(), _TIME_NAMES))), "")
-    message = f"no time column: seen {names}, expected one of {', '.join(_TIME_NAMES)}{hint} Rename the column of open times."
+    message = f"no time column: seen {names}, expected one of {', '.join(_TIME_NAMES)}{hint or '.'} Rename the column of open times."
     return FileFault("missing-column", message, "column time")
 
 

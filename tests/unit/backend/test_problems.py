@@ -157,9 +157,18 @@ def test_pointers(location: tuple, pointer: str) -> None:
         (
             OSError(errno.ENOSPC, "No space left on device", "/data/x"),
             503,
-            "No space left on device (/data/x)",
+            "No space left on device (/data/x). Nothing was changed. Free some space there, then try again.",
         ),
-        (PermissionError(errno.EACCES, "Permission denied"), 503, "Permission denied (a file)"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            503,
+            "No space left on device. Nothing was changed.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/data/x"),
+            503,
+            "Permission denied (/data/x). Nothing was changed. Mend that at the backend, then try again.",
+        ),
         (OSError(errno.EEXIST, "File exists"), 500, "This is a bug"),
         (OSError("odd"), 500, "This is a bug"),
     ],

@@ -33,6 +33,8 @@ def test_what_is_no_url_is_refused_by_name(text: str) -> None:
     with pytest.raises(errors.InvalidSetting, match=r"http://127\.0\.0\.1:8000") as caught:
         backend_urls(text)
     assert f"'{text.strip() if text.strip(' ,') else text}'" in caught.value.message
+    assert "; E" not in caught.value.message
+    assert text.strip(" ,") == "" or "http or https" in caught.value.message
 
 
 def test_a_missing_scheme_is_guessed() -> None:

@@ -106,7 +106,7 @@ FILE_FAULTS: dict[str, tuple[str | bytes, str]] = {
     "misspelt": (HOURS.replace("high", "hihg"), "column high: missing-column: seen ['time', 'open', 'hihg', 'low', 'close', 'volume'], expected 'high'. The column 'hihg' looks like it: rename it."),
     "missing": (HOURS.replace("high", "x"), "expected 'high'. Add it, or rename its column."),
     "twice": (HOURS.replace("high", "Open"), "duplicate-column: seen ['open'] more than once"),
-    "no time": (HOURS.replace("time", "stmp"), "column time: missing-column: no time column"),
+    "no time": (HOURS.replace("time", "xyz"), "expected one of time, timestamp, date, datetime. Rename the column of open times."),
     "time misspelt": (HOURS.replace("time", "tmie"), "did you mean 'time'? Rename the column of open times."),
     "two times": (HOURS.replace("volume", "date"), "column date: duplicate-column: seen ['time', 'date'], expected one time column"),
     "half the quotes": ("time,bid_open,bid_high\n1,2,3\n", "column bid_low: missing-column"),
