@@ -67,16 +67,24 @@ def train(
         )
     if operation is not None:
         print_summary(out, operation)
-        _tell_next(api, out, strategy, operation["operation_id"])
+        tell_next(api, out, strategy, operation["operation_id"], symbols, timeframes)
 
 
-def _tell_next(api: Api, out: Output, strategy: str, operation_id: str) -> None:
-    """The command that tests the model on the first dates it has not seen."""
+def tell_next(
+    api: Api,
+    out: Output,
+    strategy: str,
+    operation_id: str,
+    symbols: tuple[str, ...],
+    timeframes: tuple[str, ...],
+) -> None:
+    """The command that tests the model on the first dates it has not seen; what replaced the document's is in it."""
     spec = api.get(f"/operations/{operation_id}/spec")["spec"]
     if spec["end_date"] is not None:
         unseen = date.fromisoformat(spec["end_date"]) + timedelta(days=1)
-        other = "" if spec["timeframes"] == ["1d"] else f" --timeframe {spec['timeframes'][0]}"
-        out.note(f"Next: ktrdr backtest run --strategy {shlex.quote(strategy)}{other} --start {unseen}")
+        given = ("--strategy", [strategy]), ("--symbol", symbols[:1]), ("--timeframe", timeframes[:1])
+        options = [word for option, values in given for value in values for word in (option, value)]
+        out.note(f"Next: ktrdr backtest run {shlex.join(options)} --start {unseen}")
 
 
 @models.command("list")
