@@ -102,6 +102,22 @@ async def test_an_unknown_worker_is_told_to_register(plane: ControlPlane) -> Non
     assert "did you mean" not in answer.json()["detail"], "among ten thousand names the search takes 150 ms"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("DELETE", ""), ("POST", "/drain"), ("POST", "/undrain")],
+)
+async def test_who_names_an_unknown_worker_is_told_where_the_names_are(
+    plane: ControlPlane, method: str, path: str
+) -> None:
+    await plane.join("worker-2")
+    answer = await plane.ask(method, f"/api/v1/workers/worker-1{path}")
+    assert answer.status == 404
+    told = (
+        "No worker named 'worker-1'; did you mean 'worker-2'? 'ktrdr workers list' shows who is registered."
+    )
+    assert answer.json()["detail"] == told
+
+
 async def test_a_draining_worker_finishes_and_gets_no_more(plane: ControlPlane) -> None:
     worker = await plane.join("w1")
     first = await plane.submit()

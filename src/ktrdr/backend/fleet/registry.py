@@ -123,7 +123,9 @@ class WorkerRegistry:
         """The worker; raises NotFound."""
         worker = self._workers.get(worker_id)
         if worker is None:
-            raise NotFound("worker", worker_id, valid=self._workers)
+            raise NotFound(
+                "worker", worker_id, valid=self._workers, hint="'ktrdr workers list' shows who is registered"
+            )
         return worker
 
     def put(self, record: WorkerRecord, *, verified: bool = True) -> WorkerEndpoint:
