@@ -25,7 +25,7 @@ def a_moment(context: click.Context, parameter: click.Parameter, value: str | No
             seconds = a_duration(context, parameter, value)
         except click.BadParameter:
             raise click.BadParameter(
-                f"'{value}' is no time: give 2026-01-31, 2026-01-31T14:00 (UTC), or how long ago: 24h, 30d."
+                f"'{value}' is no time: give 2026-01-31, 2026-01-31T14:00 (UTC), or how long ago: 24h, 30d, at most 3660d."
             ) from None
         return datetime.now(UTC) - timedelta(seconds=seconds or 0)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -14,6 +14,7 @@ from ktrdr.cli.output import Output, day_and_time
 __all__ = ["a_duration", "tokens"]
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_LONGEST = timedelta(days=3660)  # ten years: the longest life that the backend gives a token
 _SCOPES = ("read", "submit", "worker", "admin")
 
 
@@ -21,12 +22,13 @@ def a_duration(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     """Seconds of ``30d``, ``12h``, ``45m`` or ``2w``."""
     if value is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,6})([mhdw])", value)
-    if found is None or int(found[1]) == 0:
+    found = re.fullmatch(r"([0-9]{1,7})([mhdw])", value)
+    duration = int(found[1]) * _UNITS[found[2]] if found else timedelta(0)
+    if not timedelta(0) < duration <= _LONGEST:
         raise click.BadParameter(
-            f"'{value}' is not a duration: a whole number and m, h, d or w, such as 30d."
+            f"'{value}' is not a duration: a whole number and m, h, d or w, such as 30d, and at most {_LONGEST.days}d."
         )
-    return int(found[1]) * _UNITS[found[2]].total_seconds()
+    return duration.total_seconds()
 
 
 @click.group()
