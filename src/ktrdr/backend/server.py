@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from ktrdr.backend.app import create_app
 from ktrdr.backend.config import BackendConfig
@@ -145,17 +146,7 @@ def run_backend(
     traces = traces_from_environment("ktrdr-backend", config.version)
     parts = replace(parts or Parts(), traces=traces) if traces.enabled else parts
     backend = Backend(config, parts, address=_address(owned, config))
-    settings = uvicorn.Config(
-        create_app(config, backend=backend),
-        http=PatientProtocol,
-        access_log=access_log,
-        timeout_graceful_shutdown=_STOP_S,
-        timeout_keep_alive=30,
-        lifespan="on",
-        log_config=None,
-        server_header=False,
-        proxy_headers=trusts_a_proxy(),
-    )
+    settings = _serving(create_app(config, backend=backend), access_log=access_log)
     serve_tls(settings, context)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
     server = _Server(settings, backend)
@@ -168,3 +159,17 @@ def run_backend(
     if not server.started:
         raise InvalidSetting("The backend did not start; its log says why.")
     return 0
+
+
+def _serving(app: FastAPI, *, access_log: bool) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        access_log=access_log,
+        timeout_graceful_shutdown=_STOP_S,
+        timeout_keep_alive=30,
+        lifespan="on",
+        log_config=None,
+        server_header=False,
+        proxy_headers=trusts_a_proxy(),
+    )

@@ -13,16 +13,15 @@ import polars as pl
 from ktrdr.backtesting import BacktestingEngine, Result, SimulationConfig, buy_and_hold
 from ktrdr.backtesting.engine import SimulationProgress
 from ktrdr.backtesting.state import SimulationState
-from ktrdr.bars import Bars, to_datetime
-from ktrdr.datasets.features import FeaturePlan, Features
-from ktrdr.errors import InvalidInput, TooFewBars, UnusableCheckpoint
+from ktrdr.bars import to_datetime
+from ktrdr.errors import InvalidInput, UnusableCheckpoint
 from ktrdr.jobs.asking import Answers, answer_bars, plan_for
 from ktrdr.jobs.checkpoint import Checkpoint, ResumePoint
 from ktrdr.jobs.environment import Job, JobEnvironment, JobResult
 from ktrdr.jobs.in_sample import learned_range
-from ktrdr.jobs.market_data import Moment, SymbolBars, load_market, require_bars, until
+from ktrdr.jobs.market_data import Moment, SymbolBars, load_market
 from ktrdr.jobs.remarks import remarks_on
-from ktrdr.market.calendars import bars_per_year
+from ktrdr.jobs.stretch import Stretch
 from ktrdr.models.bundle import Bundle, JsonValue, load_bundle
 from ktrdr.models.decision import Decisions
 from ktrdr.operations.progress import Metric, Progress, Scalar
@@ -35,7 +34,6 @@ __all__ = ["Backtest", "SimulationOverrides", "backtest_job", "backtest_model"]
 
 _REPORTS = 100
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 50, 10_000
-_LEAST_BARS = 2
 
 _SUMMARY = (
     "total_return",
@@ -184,25 +182,26 @@ def backtest_model(
         warm-up needed.
     """
     strategy = strategy or parse_strategy(bundle.manifest.strategy, source=bundle.manifest.strategy_name)
-    plan = plan_for(bundle, strategy)
-    config = (overrides or SimulationOverrides()).apply(
+    plan, config = plan_for(bundle, strategy), _config(strategy, overrides)
+    stretch = Stretch.of(plan, bars, start, end)
+    answers = yield from _ask(bundle, stretch, strategy, threads, 0 if resume is None else resume.done)
+    begin = stretch.begin(answers.features)
+    result = yield from _simulate(stretch, answers, config, begin, resume)
+    return _judged(bundle, strategy, stretch, answers, result)
+
+
+def _config(strategy: Strategy, overrides: SimulationOverrides | None) -> SimulationConfig:
+    return (overrides or SimulationOverrides()).apply(
         SimulationConfig.from_json(strategy.simulation_settings())
     )
-    symbol = next((part.symbol for part in bars.values()), "?")
-    require_bars({symbol: bars}, [symbol], plan.timeframes)
-    seen = until({timeframe: bars[timeframe] for timeframe in plan.timeframes}, end, plan.base_timeframe)
-    base = seen[plan.base_timeframe]
-    first = base.rows_between(start, None).start
-    _require_range(bars[plan.base_timeframe], len(base) - first, start, end)
-    done = 0 if resume is None else resume.done
-    answers = yield from _ask(bundle, plan, seen, strategy, first, threads, done)
-    begin = max(first, answers.features.first_valid)
-    _require_after_warmup(plan, answers.features, base, first)
-    _require_features(answers.features, seen, base, begin)
-    year = bars_per_year(base.calendar, base.timeframe, base[begin:].start, base.end)
-    result = yield from _simulate(base, answers, config, begin, year, resume)
-    yield Progress(len(base) - begin, len(base) - begin, "benchmark: buy and hold", _last_context(result))
-    learned = learned_range(bundle.manifest.training, base.symbol)
+
+
+def _judged(
+    bundle: Bundle, strategy: Strategy, stretch: Stretch, answers: Answers, result: Result
+) -> Backtest:
+    """The simulation beside its benchmark, with what is to be remarked on it."""
+    base, begin = stretch.base, len(stretch.base) - len(result.time_T)
+    learned, year = learned_range(bundle.manifest.training, base.symbol), stretch.year(begin)
     without = int(np.count_nonzero(~answers.features.valid_T[begin:]))
     said = Decisions(answers.decisions.signal_T[begin:], answers.decisions.confidence_T[begin:])
     remarks = remarks_on(
@@ -216,62 +215,22 @@ def backtest_model(
     )
     return Backtest(
         result=replace(result, notes=tuple(remarks)),
-        benchmark=buy_and_hold(base, config, bars_per_year=year, first=begin),
-        bars_lost=begin - first,
-        bars_before=first,
+        benchmark=buy_and_hold(base, result.config, bars_per_year=year, first=begin),
+        bars_lost=begin - stretch.first,
+        bars_before=stretch.first,
         rows_without_features=without,
         in_sample_bars=learned.count(result.time_T) if learned else 0,
-        needed={timeframe: plan.warmup(timeframe) for timeframe in plan.timeframes},
-        requested=(start, end),
-    )
-
-
-def _require_range(bars: Bars, rows: int, start: Moment, end: Moment) -> None:
-    if rows >= _LEAST_BARS:
-        return
-    stored = f"{bars.start:%Y-%m-%d} to {bars.end:%Y-%m-%d}" if len(bars) else "none at all"
-    raise TooFewBars(
-        f"A backtest needs at least {_LEAST_BARS} bars; there are {max(0, rows)} of {bars.symbol} {bars.timeframe} "
-        f"from {start or 'the first'} to {end or 'the last'} (there: {stored}, {len(bars):,} bars). Choose other dates."
-    )
-
-
-def _require_after_warmup(plan: FeaturePlan, features: Features, base: Bars, first: int) -> None:
-    left = len(base) - max(first, features.first_valid)
-    if left >= _LEAST_BARS:
-        return
-    needs = ", ".join(f"{plan.warmup(timeframe):,} of {timeframe}" for timeframe in plan.timeframes)
-    has = ", ".join(f"{features.bars[timeframe]:,} of {timeframe}" for timeframe in plan.timeframes)
-    raise TooFewBars(
-        f"The indicators of this strategy need {needs} bars of warm-up before the first decision, and {base.symbol} "
-        f"has {has} up to the end of the range: {max(0, left)} bars are left to trade, at least {_LEAST_BARS} are "
-        "needed. Import older bars, move the end date, or use indicators with shorter periods."
-    )
-
-
-def _require_features(features: Features, bars: SymbolBars, base: Bars, begin: int) -> None:
-    if features.valid_T[begin:].any():
-        return
-    ends = ", ".join(f"{timeframe} bars to {part.end:%Y-%m-%d}" for timeframe, part in bars.items())
-    raise TooFewBars(
-        f"At none of the {len(base) - begin:,} bars of {base.symbol} {base.timeframe} from {base[begin:].start:%Y-%m-%d} "
-        f"on the model can be asked: none has complete features, since another timeframe is out of date (there: {ends}). "
-        "Import its newer bars, or remove it, so that it is made of the shorter ones."
+        needed={timeframe: stretch.plan.warmup(timeframe) for timeframe in stretch.plan.timeframes},
+        requested=stretch.requested,
     )
 
 
 def _ask(
-    bundle: Bundle,
-    plan: FeaturePlan,
-    bars: SymbolBars,
-    strategy: Strategy,
-    first: int,
-    threads: int,
-    done: int,
+    bundle: Bundle, stretch: Stretch, strategy: Strategy, threads: int, done: int
 ) -> Generator[Progress, None, Answers]:
-    total = len(bars[plan.base_timeframe]) - first
+    total, threshold = len(stretch.base) - stretch.first, strategy.decisions.confidence_threshold
     steps = answer_bars(
-        bundle, plan, bars, threshold=strategy.decisions.confidence_threshold, first=first, threads=threads
+        bundle, stretch.plan, stretch.seen, threshold=threshold, first=stretch.first, threads=threads
     )
     while True:
         try:
@@ -282,9 +241,9 @@ def _ask(
 
 
 def _simulate(
-    base: Bars, answers: Answers, config: SimulationConfig, first: int, year: float, resume: Checkpoint | None
+    stretch: Stretch, answers: Answers, config: SimulationConfig, first: int, resume: Checkpoint | None
 ) -> Generator[Progress | Metric | ResumePoint, None, Result]:
-    total = len(base) - first
+    total = len(stretch.base) - first
     state = SimulationState(config.initial_capital, total)
     if resume is not None:
         try:
@@ -293,10 +252,10 @@ def _simulate(
             raise UnusableCheckpoint(error.message) from None
     chunk = min(max(-(-total // _REPORTS), _SHORTEST_CHUNK), _LONGEST_CHUNK)
     run = BacktestingEngine(config, chunk_bars=chunk).run(
-        base,
+        stretch.base,
         answers.decisions.signal_T,
         confidence=answers.decisions.confidence_T,
-        bars_per_year=year,
+        bars_per_year=stretch.year(first),
         first=first,
         state=state,
     )
@@ -305,6 +264,7 @@ def _simulate(
             reached = next(run)
         except StopIteration as stop:
             result: Result = stop.value
+            yield Progress(total, total, "benchmark: buy and hold", _last_context(result))
             return result
         yield Metric(_record(reached))
         yield ResumePoint(reached.bars_done, total, "bars", state.snapshot)

@@ -132,6 +132,19 @@ def train_model(
     )
     fitted = yield from _fit(data, architecture, strategy, choice, threads, clock, resume)
     yield Progress(len(fitted.history), epochs, "storing the model", _context(fitted.history[-1]))
+    return _stored(artifacts, strategy, data, architecture, fitted, choice, threads)
+
+
+def _stored(
+    artifacts: ArtifactStore,
+    strategy: Strategy,
+    data: LearningSet,
+    architecture: MlpArchitecture,
+    fitted: FitResult,
+    choice: DeviceChoice,
+    threads: int,
+) -> Trained:
+    """Judge the network and store it with all that tells what it is."""
     model = build_onnx(architecture, fitted.weights)
     metrics = _metrics(data, fitted, Classifier(model))
     manifest = _manifest(strategy, data, architecture, fitted, metrics, choice, threads)

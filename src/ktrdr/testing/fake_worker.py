@@ -155,6 +155,7 @@ def _make_app(worker: FakeWorker) -> FastAPI:
 
     app.add_api_route("/backtests/start", start, methods=["POST"])
     app.add_api_route("/training/start", start, methods=["POST"])
+    _tell_logs(app, worker)
 
     @app.get("/api/v1/operations/{operation_id}")
     async def read(operation_id: str) -> Response:
@@ -175,16 +176,6 @@ def _make_app(worker: FakeWorker) -> FastAPI:
             {"operation_id": operation_id, "bars": records, "next_cursor": cursor + len(records)}
         )
 
-    @app.get("/api/v1/operations/{operation_id}/logs")
-    async def log(operation_id: str, offset: int = 0) -> Response:
-        if (text := worker.logs.get(operation_id)) is None:
-            return Response(f"log of {operation_id}\n", media_type="text/plain")
-        low, high = worker.holes.get(operation_id, (0, 0))
-        offset = high if low <= offset < high else offset
-        numbers = {"offset": offset, "size": len(text), "attempt": worker.jobs[operation_id].attempt}
-        headers = {f"x-log-{key}": str(value) for key, value in numbers.items()}
-        return Response(text[offset : offset + worker.piece], media_type="text/plain", headers=headers)
-
     @app.delete("/api/v1/operations/{operation_id}/cancel")
     async def cancel(operation_id: str, attempt: int | None = None) -> Response:
         worker.cancels.append((operation_id, attempt))
@@ -200,6 +191,18 @@ def _make_app(worker: FakeWorker) -> FastAPI:
         return JSONResponse({}, 202)
 
     return app
+
+
+def _tell_logs(app: FastAPI, worker: FakeWorker) -> None:
+    @app.get("/api/v1/operations/{operation_id}/logs")
+    async def log(operation_id: str, offset: int = 0) -> Response:
+        if (text := worker.logs.get(operation_id)) is None:
+            return Response(f"log of {operation_id}\n", media_type="text/plain")
+        low, high = worker.holes.get(operation_id, (0, 0))
+        offset = high if low <= offset < high else offset
+        numbers = {"offset": offset, "size": len(text), "attempt": worker.jobs[operation_id].attempt}
+        headers = {f"x-log-{key}": str(value) for key, value in numbers.items()}
+        return Response(text[offset : offset + worker.piece], media_type="text/plain", headers=headers)
 
 
 _REFUSALS = {"older": 409, "stranger": 401, "bad": 422}

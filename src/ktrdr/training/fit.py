@@ -118,17 +118,21 @@ def fit(
     InvalidInput
         If the loss becomes NaN or infinite.
     """
-    if not len(train) or not len(validation):
-        raise TooFewBars(
-            f"Fitting needs rows to train and to validate on; there are {len(train)} and {len(validation)}. "
-            "Give more history or other shares of training.data_split."
-        )
+    _require_rows(train, validation)
     device = device or DeviceChoice("cpu", "cpu")
     with reproducible(threads, device.used):
         state = state or FitState.start(
             architecture, config, config.seed if seed is None else seed, device.torch_device
         )
         return (yield from _fit_from(state, train, validation, config, clock or SystemClock()))
+
+
+def _require_rows(train: Samples, validation: Samples) -> None:
+    if not len(train) or not len(validation):
+        raise TooFewBars(
+            f"Fitting needs rows to train and to validate on; there are {len(train)} and {len(validation)}. "
+            "Give more history or other shares of training.data_split."
+        )
 
 
 def _fit_from(
