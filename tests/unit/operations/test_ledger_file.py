@@ -147,8 +147,11 @@ def test_one_backend_owns_a_ledger_at_a_time(path: Path) -> None:
 
 def test_a_lock_file_left_behind_locks_nobody_out(path: Path) -> None:
     path.parent.mkdir()
-    path.with_name("ledger.db.lock").write_text("99999")
-    LedgerFile(path).close()
+    lock = path.with_name("ledger.db.lock")
+    lock.write_text("99999")
+    ledger = LedgerFile(path)
+    assert lock.read_text().split() == [str(os.getpid())], "it says who has it now"
+    ledger.close()
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------

@@ -98,7 +98,9 @@ def test_provenance_names_data_model_dates_and_costs(page: Page, data: ReportDat
 
 def test_figures_are_valid_plotly_documents(page: Page) -> None:
     for figure in page.figures:
-        go.Figure(data=figure["data"], layout=figure["layout"])  # raises on an unknown key or value
+        checked = go.Figure(data=figure["data"], layout=figure["layout"])  # raises on an unknown key or value
+        assert [trace.type for trace in checked.data] == [trace["type"] for trace in figure["data"]]
+    assert len(page.figures) >= 3
 
 
 def test_figures_show_the_numbers_of_the_result(page: Page, data: ReportData) -> None:

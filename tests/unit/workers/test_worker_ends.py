@@ -29,7 +29,9 @@ def test_a_worker_that_dies_without_reading_its_answers_is_gone_like_any_other()
     ours, workers = socket.socketpair()
     ours.sendall(b'{"pid": 1}\n')
     workers.close()  # with unread bytes: the other end is told of a reset, not of an end
-    Nursery(ours, lambda *_: 0).serve()
+    served: list[object] = []
+    Nursery(ours, lambda *asked: served.append(asked) or 0).serve()
+    assert not served, "it returned, and nobody was born for a worker that is gone"
     ours.close()
 
 

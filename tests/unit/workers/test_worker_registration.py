@@ -114,6 +114,7 @@ async def test_silence_of_the_backend_means_to_register_again() -> None:
     task = asyncio.create_task(registration(script, accepted, silence_s=0.01).run())
     await until(lambda: len(accepted) >= 3)
     task.cancel()
+    assert len(script.asked) >= 3
 
 
 async def test_probes_postpone_it_but_not_for_ever() -> None:
@@ -125,6 +126,7 @@ async def test_probes_postpone_it_but_not_for_ever() -> None:
         running.heard()
         await asyncio.sleep(0.005)
     task.cancel()
+    assert len(script.asked) == len(accepted) == 2
 
 
 async def test_on_request_it_registers_at_once() -> None:
@@ -135,6 +137,7 @@ async def test_on_request_it_registers_at_once() -> None:
     running.again()
     await until(lambda: len(accepted) == 2)
     task.cancel()
+    assert len(script.asked) == 2
 
 
 async def test_the_next_backend_is_asked_and_kept() -> None:
