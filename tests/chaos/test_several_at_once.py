@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,10 @@ from support.processes import environment, in_status, ktrdr, wait_for
 
 PAIRS, AT_ONCE = 300, 10
 BACKENDS = ("a", "b")
+SHORT = {
+    "KTRDR_ARTIFACT_GRACE_S": "2",
+    "KTRDR_RETENTION_DAYS": "0.005",
+}  # seven minutes, looked for after 3 s
 EVENT = "the leader goes while the queue is paused, or while a follower is asked to cancel"
 
 
@@ -68,18 +73,36 @@ def test_one_key_at_two_backends_at_once_is_one_operation(
     plan.tell(f"{PAIRS} keys at two backends at once: {len(operations)} operations")
 
 
+def _forgotten(made: Company, leader: str, follower: str) -> None:
+    """What ended longer ago than the retention is gone at both, by the leader's hand."""
+    several = made.several
+    for name in BACKENDS:
+        url = f"{several.url(name)}/api/v1/operations/old"
+        wait_for(
+            lambda url=url: httpx.get(url, trust_env=False).status_code == 404,  # type: ignore[misc]
+            "an operation older than the retention is deleted",
+        )
+    deleted = "1 operations that ended before"
+    wait_for(lambda: deleted in several.backends[leader].text(), "the leader says so")
+    assert deleted not in several.backends[follower].text()
+
+
 def test_a_pause_and_a_cancel_count_at_every_backend_and_the_leader_alone_cleans_up(
     tmp_path: Path, plan: Plan, postgres: Postgres
 ) -> None:
     with company(tmp_path, postgres, plan.random("several/pause"), *BACKENDS) as made:
         several = made.several
-        for name in BACKENDS:  # with a grace of seconds, so that a round of collection comes at once
+        for (
+            name
+        ) in BACKENDS:  # with short periods, so that a round of retention and of collection comes at once
             several.backends[name].stop()
+        several.seed({"old": "late"}, timedelta(days=1))
         for name in BACKENDS:
-            made.backend(name, KTRDR_ARTIFACT_GRACE_S="2")
+            made.backend(name, **SHORT)
         leader = several.leader()
         [follower] = several.followers()
         several.worker("w1")
+        _forgotten(made, leader, follower)
         env = environment(several.parts.home, KTRDR_API_URL=f"{several.url(follower)},{several.url(leader)}")
         assert ktrdr("operations", "pause", env=env).returncode == 0
         with several.api(follower) as api:
@@ -90,7 +113,7 @@ def test_a_pause_and_a_cancel_count_at_every_backend_and_the_leader_alone_cleans
         several.backends[leader].kill()
         with within(EVENT):
             assert several.leader(but=leader) == follower
-        made.backend(leader, KTRDR_ARTIFACT_GRACE_S="2")
+        made.backend(leader, **SHORT)
         leader, follower = follower, leader
         made.whole(60.0)
         with several.api(follower) as api:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -37,9 +38,16 @@ def make(tmp_path: Path, postgres: Postgres) -> Iterator[Make]:
         yield filled
 
 
+def _events(url: str, operation: str) -> list[dict[str, Any]]:
+    """What this backend tells somebody who follows the operation to its end."""
+    path = f"{url}/api/v1/operations/{operation}/events"
+    with httpx.stream("GET", path, timeout=30, trust_env=False) as answer:
+        return [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+
+
 def test_a_follower_answers_everything_and_the_leader_does_the_work(make: Make, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    company = make("a", "b", quick=f"trace {trace} 0.1", long=f"trace {trace} 600")
+    company = make("a", "b", quick=f"trace {trace} 0.1", long=f"trace {trace} 600", climb="climb 40 0.04")
     leader = company.leader()
     [follower] = company.followers()
     assert company.health(follower)["epoch"] == company.health(leader)["epoch"]
@@ -64,6 +72,12 @@ def test_a_follower_answers_everything_and_the_leader_does_the_work(make: Make, 
         digest = done["artifacts"]["result"]
         whole = httpx.get(f"{company.url(follower)}/api/v1/artifacts/{digest}", trust_env=False)
         assert whole.text == f"result of {done['operation_id']}.1"
+
+        seen = _events(company.url(follower), company.submit(api, "climb"))
+        told = [view["progress"]["percentage"] for view in seen if view["status"] == "running"]
+        assert told == sorted(told)
+        assert len({percentage for percentage in told if 0 < percentage < 100}) >= 3, "it is seen to advance"
+        assert (seen[-1]["status"], seen[-1]["progress"]["percentage"]) == ("completed", 100.0)
 
         long = company.submit(api, "long")
         assert advancing(api, long)["progress"]["items_done"] > 0

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from support.processes import Part, Parts, wait_for
 __all__ = ["Several", "Stream", "several"]
 
 LEASE_S = 2.0  # of a leader, here
+_NONE = timedelta()
 
 
 class Several:
@@ -42,13 +43,12 @@ class Several:
         self.workers: dict[str, Part] = {}
         self._ports: dict[str, int] = {}
 
-    def seed(self, instructions: dict[str, str]) -> None:
-        """Make work that can be submitted by these names."""
-        asyncio.run(self._seed(instructions))
+    def seed(self, instructions: dict[str, str], age: timedelta = _NONE) -> None:
+        """Make work that can be submitted by these names, by operations that ended so long ago."""
+        asyncio.run(self._seed(instructions, datetime.now(UTC) - age))
 
-    async def _seed(self, instructions: dict[str, str]) -> None:
+    async def _seed(self, instructions: dict[str, str], now: datetime) -> None:
         store = SqlStore(self.database)
-        now = datetime.now(UTC)
         for name, instruction in instructions.items():
             body = canonical_json(spec(instruction))
             new = NewOperation(operation_id=name, operation_type=OperationType.BACKTESTING, spec=body)

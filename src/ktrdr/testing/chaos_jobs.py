@@ -20,7 +20,7 @@ __all__ = ["perform"]
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
     """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``, ``hog MEGABYTES``,
-    ``trace FILE SECONDS``."""
+    ``climb STEPS PAUSE``, ``trace FILE SECONDS``."""
     verb, _, rest = spec.strategy.partition(" ")
     run = env.scratch.parent.name  # operation and attempt
     yield Progress(1, 4, "started", {"run": run})
@@ -46,8 +46,12 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
         case "hog":
             yield from _hog(int(rest))
         case "late":
-            for done in range(2, 5):
-                yield Progress(done, 4, f"step {done}", {"step": done})
+            yield from _steps(2, 5, 4)
+        case "climb":
+            steps, pause_s = rest.split()
+            yield from _steps(
+                int(steps) // 4, int(steps), int(steps), float(pause_s)
+            )  # from where "started" is
         case "trace":
             file, seconds = rest.split()
             yield from _trace(Path(file), float(seconds), run)
@@ -67,6 +71,13 @@ def _poison(field: str, env: JobEnvironment) -> JobResult:
             deep = [deep]
         return JobResult({"x": deep}, {})
     return JobResult({"x": half}, {"result": env.artifacts.put(b"result")})
+
+
+def _steps(first: int, end: int, total: int, pause_s: float = 0.0) -> Generator[Progress, None, None]:
+    """One step after the other."""
+    for done in range(first, end):
+        time.sleep(pause_s)
+        yield Progress(done, total, f"step {done}", {"step": done})
 
 
 def _hog(megabytes: int) -> Generator[Progress, None, None]:

@@ -89,6 +89,29 @@ async def test_a_clock_that_was_set_deletes_nothing_until_it_was_right_for_a_rou
     assert await plane.store.counts() == {}
 
 
+async def test_a_round_comes_every_hour_or_twenty_four_times_in_a_shorter_retention(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for retention, pauses in (
+        (timedelta(days=90), [600, 3_600, 3_600]),
+        (timedelta(days=1), [600, 3_600, 3_600]),
+        (timedelta(minutes=12), [5, 30, 30]),
+    ):
+        waited: list[float] = []
+
+        async def sleep(seconds: float, waited: list[float] = waited) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                raise asyncio.CancelledError
+
+        keeping = Housekeeping(plane.backend.operations, plane.clock, retention)
+        with monkeypatch.context() as patch:
+            patch.setattr("ktrdr.backend.upkeep.housekeeping.asyncio.sleep", sleep)
+            with pytest.raises(asyncio.CancelledError):
+                await keeping.run()
+        assert waited == pauses
+
+
 async def test_a_failing_round_does_not_end_the_loop(
     plane: ControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,7 +123,7 @@ async def test_a_failing_round_does_not_end_the_loop(
             if self.rounds == 1:
                 raise RuntimeError("planted")
 
-    keeping = Stumbling(plane.backend.operations, plane.clock, timedelta(days=1), first_s=0.0, every_s=0.0)
+    keeping = Stumbling(plane.backend.operations, plane.clock, timedelta(milliseconds=1))
     loop = asyncio.create_task(keeping.run())
 
     async def rounds() -> int:

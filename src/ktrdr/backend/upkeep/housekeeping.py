@@ -16,7 +16,10 @@ __all__ = ["Housekeeping"]
 _log = logging.getLogger("ktrdr.backend")
 _STEP = 100  # operations of one transaction: some ten milliseconds of the ledger's writer
 _BREATH_S = 0.2  # between two of them; what is submitted or finished meanwhile goes first
-_FIRST_S, _EVERY_S = 600.0, 3_600.0
+_LONGEST_S = 3_600.0
+_LATE = (
+    1 / 24
+)  # of the retention: how much later than it, at most, an operation goes where an hour would be more
 _JUMP = timedelta(minutes=10)
 _WHOLE_STORIES = timedelta(days=7)
 
@@ -34,8 +37,8 @@ class Housekeeping:
     ----
     - Only what has ended is touched. Models are kept, and so are results until artifacts are collected.
     - A step is small and there is a pause after each: nobody waits for it.
-    - A clock that was set since the round before deletes nothing: the round is left out, and the next one an hour later
-      believes the clock if it has been right since.
+    - A clock that was set since the round before deletes nothing: the round is left out, and the next one believes the
+      clock if it has been right since.
     - No exception ends the loop.
     """
 
@@ -44,19 +47,16 @@ class Housekeeping:
         operations: OperationsService,
         clock: Clock,
         retention: timedelta,
-        *,
-        first_s: float = _FIRST_S,
-        every_s: float = _EVERY_S,
     ) -> None:
-        self._first_s, self._every_s = first_s, every_s
+        self._every_s = min(_LONGEST_S, retention.total_seconds() * _LATE)
         self._operations = operations
         self._clock = clock
         self._retention = retention
         self._before = self._now()
 
     async def run(self) -> None:
-        """A round ten minutes after the start, then every hour."""
-        pause_s = self._first_s
+        """A round every hour, the first one ten minutes after the start; more often where the retention is below a day."""
+        pause_s = self._every_s / 6
         while True:
             await asyncio.sleep(pause_s)
             pause_s = self._every_s
@@ -65,14 +65,16 @@ class Housekeeping:
             except Unavailable as error:
                 _log.warning("Retention waits for the ledger: %s", error)
             except Exception:  # the edge of a background job: the loop outlives everything
-                _log.exception("Retention failed; it is tried again in an hour")
+                _log.exception("Retention failed; it is tried again in %.0f s", self._every_s)
 
     async def round(self) -> None:
         """Compact and delete until nothing is left to do."""
         before, now = self._before, self._now()
         self._before = now
         if abs(now.wall - before.wall - timedelta(seconds=now.monotonic - before.monotonic)) > _JUMP:
-            _log.warning("The clock was set; nothing is deleted until it has been right for an hour")
+            _log.warning(
+                "The clock was set; nothing is deleted until it has been right for %.0f s", self._every_s
+            )
             return
         told = await self._compact(now.wall - min(_WHOLE_STORIES, self._retention))
         end = now.wall - self._retention
