@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
 from ktrdr.protocol.transports import AiohttpTransport, Answer, AsgiTransport, Transport, address_allowed
+from support.cancelling import cancels_that_count
 
 
 @dataclass
@@ -277,6 +278,23 @@ class TestAsgi:
 
         with pytest.raises(NoAnswer, match="without an answer"):
             await AsgiTransport({"http://worker": silent}).request("GET", "http://worker/")
+
+    async def test_a_cancel_that_comes_with_the_answer_is_not_lost(self) -> None:
+        answers: list[asyncio.Event] = []
+
+        async def slow(scope, receive, send) -> None:
+            answers.append(asyncio.Event())
+            await answers[-1].wait()
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+        def answer() -> None:
+            answers[-1].set()
+
+        transport = AsgiTransport({"http://worker": slow})
+        counted = await cancels_that_count(lambda: transport.request("GET", "http://worker/"), answer)
+        assert counted
+        assert all(counted), "a cancel was lost"
 
 
 def test_an_ipv4_address_mapped_into_ipv6_counts_as_ipv4() -> None:

@@ -371,7 +371,8 @@ class AsgiTransport:
             "server": (parts.hostname, parts.port or 80),
         }
         try:
-            return await asyncio.wait_for(_call(app, scope, body), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await _call(app, scope, body)
         except TimeoutError as error:
             raise NoAnswer(f"{url} did not answer within {timeout_s:g} s.") from error
 

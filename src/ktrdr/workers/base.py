@@ -246,7 +246,8 @@ class WorkerAPIBase(ABC):
         if self._registration.registered.is_set():
             leaving = ReportRequest(instance_id=self.instance_id, worker_status="draining")
             with contextlib.suppress(KtrdrError, TimeoutError):
-                await asyncio.wait_for(self._link.report(self.worker_id, leaving), _GOODBYE_S)
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._link.report(self.worker_id, leaving)
 
     def kill_job(self) -> None:
         """End the running job's processes at once, without ceremony."""

@@ -66,7 +66,8 @@ class Credentials:
             self._learned.clear()
             self._register_again()
         try:
-            await asyncio.wait_for(self._learned.wait(), max(0.0, self._asked_at + _PATIENCE_S - now))
+            async with asyncio.timeout(max(0.0, self._asked_at + _PATIENCE_S - now)):
+                await self._learned.wait()
         except TimeoutError:
             return False
         return self._opens(offered)

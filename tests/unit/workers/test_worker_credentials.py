@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ktrdr.workers.credentials import Credentials
+from support.cancelling import cancels_that_count
 
 
 class Asked:
@@ -67,3 +68,15 @@ async def test_after_the_pause_it_asks_again() -> None:
         credentials.learn("made")
         assert not await guess
     assert asked.times == 2
+
+
+async def test_a_request_that_is_broken_off_as_the_news_comes_ends() -> None:
+    made: list[Credentials] = []
+
+    async def admit() -> bool:
+        made.append(Credentials(None, "enrol", Asked()))
+        return await made[-1].admit("new")
+
+    counted = await cancels_that_count(admit, lambda: made[-1].learn("new"))
+    assert counted
+    assert all(counted), "a cancel was lost"
