@@ -146,6 +146,13 @@ class ControlPlane:
         await self.backend.health.sweep()
         await calm()
 
+    async def until_its_lease_ends(self, operation_id: str) -> None:
+        """A minute passes, in which nobody vouches for what runs: not before its end the operation is pending again."""
+        for seconds, status in ((59.0, "running"), (2.0, "pending")):
+            self.clock.advance(seconds)
+            await self.backend.health.sweep()
+            assert str(await self.status(operation_id)) == status
+
     def put(self, content: bytes) -> str:
         """An artifact in the backend's store."""
         return self.backend.artifacts.put(content) or sha256_of(content)

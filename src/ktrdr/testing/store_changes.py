@@ -14,7 +14,6 @@ from ktrdr.operations.events import Accepted, Assigned, CancelRequested, Finishe
 from ktrdr.operations.model import (
     Assignment,
     NewOperation,
-    OperationStatus,
     OperationType,
 )
 from ktrdr.operations.progress import Progress
@@ -27,12 +26,9 @@ from ktrdr.testing.operations import (
     an_outcome,
     assigned_to,
 )
-from ktrdr.testing.store_lives import StoreLaws
+from ktrdr.testing.store_lives import ASSIGNED, COMPLETED, PENDING, SECOND, StoreLaws
 
 __all__ = ["ChangeLaws"]
-
-PENDING, ASSIGNED, RUNNING, CANCELLING, COMPLETED, FAILED, CANCELLED = OperationStatus
-SECOND = timedelta(seconds=1)
 
 
 class ChangeLaws(StoreLaws):

@@ -22,12 +22,9 @@ from ktrdr.testing.operations import (
     a_submission,
     a_worker,
 )
-from ktrdr.testing.store_lives import StoreLaws
+from ktrdr.testing.store_lives import SECOND, StoreLaws
 
 __all__ = ["KeepingLaws"]
-
-PENDING, ASSIGNED, RUNNING, CANCELLING, COMPLETED, FAILED, CANCELLED = OperationStatus
-SECOND = timedelta(seconds=1)
 
 
 class KeepingLaws(StoreLaws):

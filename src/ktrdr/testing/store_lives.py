@@ -19,7 +19,17 @@ from ktrdr.testing.operations import (
     assigned_to,
 )
 
-__all__ = ["StoreLaws"]
+__all__ = [
+    "ASSIGNED",
+    "CANCELLED",
+    "CANCELLING",
+    "COMPLETED",
+    "FAILED",
+    "PENDING",
+    "RUNNING",
+    "SECOND",
+    "StoreLaws",
+]
 
 PENDING, ASSIGNED, RUNNING, CANCELLING, COMPLETED, FAILED, CANCELLED = OperationStatus
 SECOND = timedelta(seconds=1)

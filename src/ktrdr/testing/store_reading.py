@@ -30,12 +30,9 @@ from ktrdr.testing.operations import (
     an_event,
     assigned_to,
 )
-from ktrdr.testing.store_lives import StoreLaws
+from ktrdr.testing.store_lives import COMPLETED, FAILED, PENDING, RUNNING, SECOND, StoreLaws
 
 __all__ = ["ReadingLaws"]
-
-PENDING, ASSIGNED, RUNNING, CANCELLING, COMPLETED, FAILED, CANCELLED = OperationStatus
-SECOND = timedelta(seconds=1)
 
 
 class ReadingLaws(StoreLaws):

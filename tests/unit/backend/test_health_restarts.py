@@ -43,12 +43,7 @@ async def test_after_a_restart_a_lease_lasts_one_full_period_and_no_longer(tmp_p
     plane.clock.advance(600.0)
     async with plane.running():
         await calm()
-        plane.clock.advance(59.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "running"
-        plane.clock.advance(2.0)
-        await plane.backend.health.sweep()
-        assert str(await plane.status(name)) == "pending"
+        await plane.until_its_lease_ends(name)
 
 
 async def test_after_a_restart_a_start_in_doubt_is_repeated(tmp_path: Path) -> None:
