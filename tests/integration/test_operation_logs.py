@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 TOKEN = "open-sesame-1234"
 WORKER = """
 import sys
-from ktrdr.workers.server import run_worker
+from ktrdr.workers.kinds import run_worker
 from ktrdr.workers.training_worker import TrainingWorker
 
 TrainingWorker.preload = ()

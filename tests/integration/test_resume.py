@@ -18,8 +18,8 @@ EPOCHS = 30
 OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1", "KTRDR_CHECKPOINT_BARS": "500"}
 SLOW = """
 import sys
-from ktrdr.workers import server
-server.run_worker(sys.argv[1], host="127.0.0.1", port=0, job="ktrdr.testing.slow_jobs:perform")
+from ktrdr.workers.kinds import run_worker
+run_worker(sys.argv[1], host="127.0.0.1", port=0, job="ktrdr.testing.slow_jobs:perform")
 """
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 ADMIN = "bootstrap-" + secrets.token_hex(16)
 ENROLMENT = "enrolment-" + secrets.token_hex(16)
 WORKER = """
-from ktrdr.workers.server import run_worker
+from ktrdr.workers.kinds import run_worker
 from ktrdr.workers.training_worker import TrainingWorker
 
 TrainingWorker.preload = ()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 TOKEN = "a-token-for-this-test-0123456789"
 WORKER = """
 from ktrdr.workers.backtest_worker import BacktestWorker
-from ktrdr.workers.server import run_worker
+from ktrdr.workers.kinds import run_worker
 
 BacktestWorker.preload = ()
 run_worker("backtesting", port=0, host="127.0.0.1", job="ktrdr.testing.worker_jobs:perform")

@@ -25,10 +25,10 @@ pytestmark = pytest.mark.integration
 _CLEARED = ("KTRDR_", "WORKER_")
 PROGRAM = """
 import sys
-from ktrdr.workers import server
+from ktrdr.workers.kinds import run_worker
 from ktrdr.workers.backtest_worker import BacktestWorker
 BacktestWorker.preload = ()
-server.run_worker("backtesting", port=0, job="ktrdr.testing.worker_jobs:perform")
+run_worker("backtesting", port=0, job="ktrdr.testing.worker_jobs:perform")
 """
 
 
@@ -196,7 +196,7 @@ def test_kill_9_of_worker_and_nursery_at_once(running: Callable[..., Running], t
 
 def test_the_worker_itself_never_loads_what_jobs_compute_with() -> None:
     code = (
-        "import sys, ktrdr.workers.server, ktrdr.workers.backtest_worker, ktrdr.workers.training_worker\n"
+        "import sys, ktrdr.workers.kinds, ktrdr.workers.backtest_worker, ktrdr.workers.training_worker\n"
         "heavy = {'torch', 'polars', 'numba', 'numpy', 'pandas', 'onnxruntime', 'talib'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )

@@ -22,11 +22,11 @@ __all__ = ["Chaos", "ended", "integrity", "no_tracebacks", "runs"]
 
 PROGRAM = """
 import os
-from ktrdr.workers import server
+from ktrdr.workers.kinds import run_worker
 from ktrdr.workers.backtest_worker import BacktestWorker
 BacktestWorker.preload = ()
 port = int(os.environ.get("WORKER_PORT") or 0)
-server.run_worker("backtesting", host="127.0.0.1", port=port, job="ktrdr.testing.chaos_jobs:perform")
+run_worker("backtesting", host="127.0.0.1", port=port, job="ktrdr.testing.chaos_jobs:perform")
 """
 _TERMINAL = ("completed", "failed", "cancelled")
 

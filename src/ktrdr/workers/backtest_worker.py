@@ -44,4 +44,4 @@ def __getattr__(name: str) -> FastAPI:
 if __name__ == "__main__":
     from ktrdr.workers.server import main  # lazy: only as a program
 
-    sys.exit(main("backtesting"))
+    sys.exit(main(BacktestWorker))

@@ -88,6 +88,7 @@ class WorkerAPIBase(ABC):
 
     worker_type: ClassVar[WorkerType]
     default_port: ClassVar[int]
+    gpu_port: ClassVar[int | None] = None
     start_paths: ClassVar[tuple[str, ...]]
     preload: ClassVar[tuple[str, ...]] = ()
     metrics_key: ClassVar[Literal["epochs", "bars", "history"]] = "history"

@@ -10,65 +10,49 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 
 from ktrdr.errors import InvalidInput, InvalidSetting
 from ktrdr.logs import about, configure
-from ktrdr.operations.model import WorkerType
 from ktrdr.protocol.messages import Capabilities
 from ktrdr.protocol.serving import PatientProtocol, serve_tls, trusts_a_proxy
 from ktrdr.protocol.tls_renewal import serving
 from ktrdr.tracing import traces_from_environment
-from ktrdr.workers.backtest_worker import BacktestWorker
 from ktrdr.workers.base import WorkerAPIBase
 from ktrdr.workers.capabilities import detect_capabilities
 from ktrdr.workers.endpoint import bind_host, bind_socket, format_host
 from ktrdr.workers.settings import WorkerSettings
-from ktrdr.workers.training_worker import GPU_PORT, TrainingWorker
 
-__all__ = ["app_from_environment", "default_port", "main", "run_worker", "serve"]
+__all__ = ["app_from_environment", "default_port", "main", "run", "serve"]
 
-WorkerKind = Literal["backtesting", "training"]
-_CLASSES: dict[WorkerType, type[WorkerAPIBase]] = {
-    WorkerType.BACKTESTING: BacktestWorker,
-    WorkerType.TRAINING: TrainingWorker,
-}
 _log = logging.getLogger(__name__)
 
 
-def run_worker(
-    kind: WorkerKind,
-    api_url: str | None = None,
-    host: str | None = None,
-    port: int | None = None,
+def run(
+    cls: type[WorkerAPIBase],
+    settings: WorkerSettings,
     *,
-    worker_id: str | None = None,
     capabilities: Capabilities | None = None,
     job: str = "ktrdr.jobs.run:run_job",
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Be a worker until SIGTERM or SIGINT; what is None comes from the environment or is detected.
+    """Be a worker of this class until SIGTERM or SIGINT.
 
     Parameters
     ----------
-    port
-        0 takes any free one; the backend is told which.
+    capabilities
+        None looks at the machine.
     announce
         Called with the worker's URL once it is bound.
 
     Raises
     ------
     InvalidSetting
-        If the backend's URL is missing, the port is in use, or another setting cannot be used.
+        If the port is in use, or another setting cannot be used.
     """
-    settings = WorkerSettings.from_environment(
-        WorkerType(kind), api_url=api_url, host=host, port=port, worker_id=worker_id
-    )
     configure(settings.log)
-    cls = _CLASSES[settings.worker_type]
     if capabilities is None:
         capabilities = detect_capabilities(with_gpu=cls.wants_gpu)
     settings.tls.server_context()  # a wrong file is said before anything is claimed
@@ -91,7 +75,7 @@ def default_port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilitie
     """The port that was told, else the one of this kind of worker."""
     if settings.port is not None:
         return settings.port
-    return GPU_PORT if cls.wants_gpu and capabilities.gpu else cls.default_port
+    return cls.gpu_port if cls.gpu_port is not None and capabilities.gpu else cls.default_port
 
 
 async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
@@ -154,10 +138,10 @@ def app_from_environment(cls: type[WorkerAPIBase]) -> FastAPI:
         raise SystemExit(2) from None
 
 
-def main(kind: WorkerKind) -> int:
+def main(cls: type[WorkerAPIBase]) -> int:
     """``python -m ktrdr.workers.<kind>_worker``; returns the exit code."""
     try:
-        run_worker(kind)
+        run(cls, WorkerSettings.from_environment(cls.worker_type))
     except InvalidInput as error:
         sys.stderr.write(f"Error: {error}\n")
         return 2

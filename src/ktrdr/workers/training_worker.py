@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     app: FastAPI
 
-__all__ = ["GPU_PORT", "TrainingWorker"]
-
-GPU_PORT = 5002
+__all__ = ["TrainingWorker"]
 
 
 class TrainingWorker(WorkerAPIBase):
@@ -26,6 +24,7 @@ class TrainingWorker(WorkerAPIBase):
 
     worker_type = WorkerType.TRAINING
     default_port = 5004
+    gpu_port = 5002
     start_paths = ("/training/start", "/trainings/start")
     metrics_key = "epochs"
     preload = (
@@ -47,4 +46,4 @@ def __getattr__(name: str) -> FastAPI:
 if __name__ == "__main__":
     from ktrdr.workers.server import main  # lazy: only as a program
 
-    sys.exit(main("training"))
+    sys.exit(main(TrainingWorker))

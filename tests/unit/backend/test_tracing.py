@@ -145,7 +145,7 @@ def test_other_protocols_are_refused_with_what_to_do() -> None:
 
 
 def test_nothing_of_it_is_loaded_while_it_is_off() -> None:
-    code = "import sys, json; import ktrdr.backend.server, ktrdr.workers.server; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json; import ktrdr.backend.server, ktrdr.workers.kinds; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )

@@ -40,7 +40,7 @@ def start(
     parent_fd: int | None,
 ) -> None:
     """Start a worker; it registers itself and serves until Ctrl-C or SIGTERM."""
-    from ktrdr.workers.server import run_worker  # lazy: the worker's server is needed only here
+    from ktrdr.workers.kinds import run_worker  # lazy: the worker's server is needed only here
 
     if parent_fd is not None:
         watch_parent(parent_fd)
