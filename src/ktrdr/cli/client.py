@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ktrdr.protocol.tls_renewal import ClientTls
+
 __all__ = ["Api", "Json", "backend_urls", "reworded"]
 
 Json = Any  # parsed JSON; shapes are those of ktrdr.protocol.messages
@@ -94,25 +96,43 @@ class Api:
         token: str | None = None,
         timeout_s: float = 10.0,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | ClientTls | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        import httpx  # lazy: `--help` of a command must not pay for it
-
         self.urls = backend_urls(url)
         self._at = 0  # of the one that answered last
         self.token = token
         self._timeout_s, self._pause = timeout_s, pause
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # trust_env=False: a proxy variable must not carry loopback traffic or the token elsewhere
-        self.tls = tls
-        self._http = httpx.Client(headers=headers, trust_env=False, verify=True if tls is None else tls)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls = tls
+        self._made_with = self.tls
+        self._http = self._connections()
 
     def __enter__(self) -> Api:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What a new connection is made with."""
+        return self._tls() if callable(self._tls) else self._tls
+
+    def _connections(self) -> httpx.Client:
+        import httpx  # lazy: `--help` of a command must not pay for it
+
+        verify = True if self._made_with is None else self._made_with
+        # trust_env=False: a proxy variable must not carry loopback traffic or the token elsewhere
+        return httpx.Client(headers=self._headers, trust_env=False, verify=verify)
+
+    def _client(self) -> httpx.Client:
+        """Connections that know the files of today: somebody may follow an operation for days."""
+        if (tls := self.tls) is not self._made_with:
+            self._http.close()
+            self._made_with = tls
+            self._http = self._connections()
+        return self._http
 
     def get(self, path: str, **params: Any) -> Json:
         """GET below /api/v1; parameters that are None are left out."""
@@ -172,13 +192,13 @@ class Api:
         timeout_s: float | None,
         **options: Any,
     ) -> httpx.Response:
-        import httpx  # lazy, see above
+        import httpx  # lazy: `--help` of a command must not pay for it
 
         query = {k: v for k, v in (params or {}).items() if v is not None}
         patience_s = timeout_s or self._timeout_s
 
         def send(url: str) -> httpx.Response:
-            return self._http.request(
+            return self._client().request(
                 method, f"{url}{_PREFIX}{path}", params=query, timeout=patience_s, **options
             )
 

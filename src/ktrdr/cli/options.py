@@ -75,10 +75,11 @@ def api_command(function: F) -> F:
     @functools.wraps(function)
     def wrapped(*args: Any, api_url: str | None, **kwargs: Any) -> Any:
         from ktrdr.cli.client import Api  # lazy: httpx is loaded only by commands that call the backend
-        from ktrdr.protocol.tls import client_context
+        from ktrdr.protocol.tls import TlsSettings
+        from ktrdr.protocol.tls_renewal import connecting
 
         url = _default_url() if api_url is None else api_url
-        with Api(url, api_token(), tls=client_context()) as api:
+        with Api(url, api_token(), tls=connecting(TlsSettings.from_environment())) as api:
             return function(*args, api=api, **kwargs)
 
     return wrapped  # type: ignore[return-value]
