@@ -19,6 +19,7 @@ from ktrdr.cli.check import LOCAL_S, Check, Status
 from ktrdr.cli.check_backends import check_backends
 from ktrdr.cli.check_ledger import check_database
 from ktrdr.cli.check_secrets import check_secrets
+from ktrdr.cli.check_settings import check_settings, if_sound
 from ktrdr.cli.client import Api, Json
 from ktrdr.errors import InvalidInput, KtrdrError, NoAnswer, NotAuthorised, ServerUnreachable
 from ktrdr.protocol.tls import client_context
@@ -280,7 +281,8 @@ def examine(home: Path, url: str, token: str | None, *, told: bool) -> Iterator[
     yield check_python()
     yield from check_packages()
     yield check_home(home)
-    yield check_database(home, database_url())
+    yield from check_settings()
+    yield check_database(home, if_sound(database_url))
     yield from check_secrets()
     yield check_port(8000, "the backend", needed=not told)  # with another backend nobody wants it
     yield check_port(5003, "a backtesting worker", needed=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ktrdr.cli.check_settings import if_sound
 from ktrdr.cli.exits import Exit
 from ktrdr.cli.options import json_option
 from ktrdr.cli.output import Output
@@ -27,7 +28,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 )
 @json_option
 def doctor(url: str | None, out: Output) -> int:
-    """Check this machine: Python, packages, KTRDR_HOME, database, ports, backend, workers, clock, GPU.
+    """Check this machine: Python, packages, KTRDR_HOME, settings, database, ports, backend, workers, clock, GPU.
 
     One line per check: ok, warn or fail, and what to do. It changes nothing. Exit code 1 if a check fails.
     """
@@ -35,7 +36,7 @@ def doctor(url: str | None, out: Output) -> int:
 
     told = bool(url or os.environ.get("KTRDR_API_URL"))
     checks: list[Check] = []
-    for check in examine(home(), url or api_url(), api_token(), told=told):
+    for check in examine(home(), url or api_url(), if_sound(api_token), told=told):
         checks.append(check)
         if not out.as_json:
             _print(check)
