@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import socket
@@ -65,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, OverflowError) as error:
-        raise InvalidSetting(f"'{host}:{port}' is not an address of this machine: {error}.") from None
+        raise InvalidSetting(_not_here(host, error)) from None
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,12 +74,19 @@ def listen(host: str, port: int) -> socket.socket:
         sock.listen(1024)
     except (OSError, OverflowError) as error:
         sock.close()
+        if getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            raise InvalidSetting(_not_here(host, error)) from None
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidSetting(
             f"Cannot listen on {host}:{port}: {reason}. Choose another port with --port, "
             "or stop the process that uses this one."
         ) from None
     return sock
+
+
+def _not_here(host: str, error: OSError | OverflowError) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"'{host}' is not an address of this machine ({reason}). Give one with --host, such as 127.0.0.1."
 
 
 def _log_settings(config: BackendConfig, level: str | None) -> LogSettings:

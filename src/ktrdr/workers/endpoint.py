@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import os
@@ -111,6 +112,8 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if not 0 <= port <= 65535:
         return f"{port} is not a port: 0 (any free one) to 65535."
     reason = (error.strerror or str(error)).lower()
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"'{host}' is not an address of this machine ({reason}). Give one with --host or WORKER_IP."
     return (
         f"Cannot listen on {format_host(host)}:{port}: {reason}. Choose another port (--port or WORKER_PORT; 0 takes "
         "any free one) or stop what listens there; WORKER_IP sets the address."

@@ -74,7 +74,8 @@ def test_a_port_in_use_gives_one_message_with_a_way_out() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such host"])
 def test_an_address_of_another_machine(host: str) -> None:
-    with pytest.raises(InvalidSetting, match="WORKER_IP"):
+    told = rf"'{host}' is not an address of this machine \(.*\)\. Give one with --host or WORKER_IP\."
+    with pytest.raises(InvalidSetting, match=told):
         bind_socket(host, 0)
 
 
