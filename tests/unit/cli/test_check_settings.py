@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from ktrdr.cli.app import cli
 from ktrdr.cli.check_settings import NAMES, check_settings
-from ktrdr.cli.commands.doctor import doctor
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
@@ -52,7 +52,9 @@ def test_a_secret_that_cannot_be_read_ends_no_check_up(
     (tmp_path / "empty").touch()
     monkeypatch.setenv("KTRDR_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "empty"))
-    done = CliRunner().invoke(doctor, ["--json", "--api-url", "http://127.0.0.1:9"], standalone_mode=False)
+    done = CliRunner().invoke(
+        cli, ["doctor", "--json", "--api-url", "http://127.0.0.1:9"], standalone_mode=False
+    )
     checks = {check["name"]: check for check in json.loads(done.output)["checks"]}
     assert (checks[told]["status"], "is empty" in checks[told]["detail"]) == ("fail", True)
     assert "gpu" in checks
