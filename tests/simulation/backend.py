@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar, cast
@@ -39,7 +40,8 @@ from simulation.passes import ADMINISTRATOR, ENROLMENT
 from simulation.plan import Weather
 from simulation.shelf import ShelvedCheckpoints
 from simulation.trace import Trace
-from simulation.virtual_time import Process, SimulatedClock, VirtualLoop
+from simulation.upkeep import hurry
+from simulation.virtual_time import EPOCH, Process, SimulatedClock, VirtualLoop
 
 __all__ = ["URL", "BackendMachine"]
 
@@ -158,6 +160,10 @@ class BackendMachine:
         self.backend = backend
         backend.operations.checkpoint_files = ShelvedCheckpoints(self.store, self.shelf)
         backend.enrolment._artifacts = self.shelf.as_store
+        hurry(backend, self.shelf.as_store)
+        self.store.on_expire = lambda before: self._laws.upkeep.asked(
+            before, EPOCH + timedelta(seconds=self._trace.now())
+        )
         use = Resources(
             store=self.store,
             registry=backend.registry,

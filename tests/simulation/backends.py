@@ -14,6 +14,7 @@ from simulation.disk import Disk
 from simulation.election import Seat, SimulatedElection
 from simulation.laws import Laws
 from simulation.laws_checkpoints import CheckpointLaws
+from simulation.laws_upkeep import UpkeepLaws
 from simulation.ledger import Trouble
 from simulation.plan import Weather
 from simulation.shelf import Shelf
@@ -62,6 +63,8 @@ class Common:
         disk = Disk(laws, control.max_failures)
         shelf = Shelf(trace, random("shelf"))
         laws.checkpoints = CheckpointLaws(laws, shelf, trace.situations)
+        laws.upkeep = UpkeepLaws(laws, trace.situations)
+        shelf.on_collect = laws.upkeep.collected
         if count == 1:
             return cls(disk, shelf)
         election = SimulatedElection(trace, laws, random("election"), control.leader_lease_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from typing import Protocol
@@ -19,11 +19,14 @@ from ktrdr.operations.model import (
     OperationStatus,
     OperationType,
 )
+from ktrdr.operations.references import Mentions, mentioned_by_row
+from ktrdr.operations.rows import row_of_operation
 from ktrdr.operations.store import LONGEST_WAIT
 
 __all__ = ["Disk", "Watcher"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
+_FIRST = 200
 _Place = tuple[int, datetime, str]
 
 
@@ -32,7 +35,9 @@ class Watcher(Protocol):
 
     def submitted(self, operation: Operation) -> None: ...
     def changed(self, before: Operation, event: Event, transition: Transition) -> None: ...
-    def deleted(self, operation_id: str) -> None: ...
+    def deleted(self, operation: Operation) -> None: ...
+    def expires(self, operation: Operation, before: datetime) -> None: ...
+    def listed(self, model: ModelRecord) -> None: ...
 
 
 class Disk(MemoryStore):
@@ -47,6 +52,12 @@ class Disk(MemoryStore):
         self._for_any: dict[OperationType, list[_Place]] = {kind: [] for kind in OperationType}
         self._held: list[_Place] = []
         self._held_by: defaultdict[str, set[str]] = defaultdict(set)  # worker: operations
+        self._ends: list[tuple[datetime, str]] = []  # of all that ended, in this order
+        self._asked: Counter[str] = Counter()  # specification: operations
+        self._naming: dict[
+            str, Mentions | None
+        ] = {}  # operation: what it mentions, once somebody wanted to know
+        self._expiring: datetime | None = None
 
     @property
     def operations(self) -> dict[str, Operation]:
@@ -66,6 +77,8 @@ class Disk(MemoryStore):
         operation = await super().submit(new, now)
         if operation.operation_id == new.operation_id and not known:
             self._enter(operation)
+            self._asked[operation.spec_digest] += 1
+            self._mentions_anew(operation)
             self._watcher.submitted(operation)
             if assign is not None:
                 operation = (await self.apply(new.operation_id, assign, now)).operation
@@ -79,14 +92,54 @@ class Disk(MemoryStore):
         if before.status is not transition.operation.status:
             self._leave(before)
             self._enter(transition.operation)
+        self._mentions_anew(transition.operation)
         self._watcher.changed(before, event, transition)
         return transition
 
     async def delete(self, operation_id: str) -> None:
         operation = self._find(operation_id)
+        if self._expiring is not None:
+            self._watcher.expires(operation, self._expiring)
+        self._asked[operation.spec_digest] -= 1
         await super().delete(operation_id)
         self._leave(operation)
-        self._watcher.deleted(operation_id)
+        self._naming.pop(operation_id, None)
+        if operation.completed_at is not None:
+            del self._ends[bisect_left(self._ends, (operation.completed_at, operation_id))]
+        self._watcher.deleted(operation)
+
+    async def expire(self, before: datetime, limit: int) -> Sequence[str]:
+        self._expiring = before
+        try:
+            return await super().expire(before, limit)
+        finally:
+            self._expiring = None
+
+    def _over(self) -> Iterable[Operation]:
+        """Those that ended first: more are never asked for at once."""
+        return (self._operations[name] for _, name in self._ends[:_FIRST])
+
+    def _asks_for(self, spec_digest: str) -> bool:
+        return +self._asked[spec_digest] > 0
+
+    async def save_model(self, model: ModelRecord) -> None:
+        await super().save_model(model)
+        self._watcher.listed(model)
+
+    def _mentions_anew(self, operation: Operation) -> None:
+        if operation.checkpoints or operation.artifacts or operation.operation_id in self._naming:
+            self._naming[operation.operation_id] = None
+
+    async def mentions(self) -> AsyncIterator[Mentions]:
+        """Of operations and models, each looked at once; no specification names a file that is here."""
+        found = Mentions()
+        for name, known in self._naming.items():
+            row = row_of_operation(self._operations[name]) if known is None else {}
+            self._naming[name] = told = known or mentioned_by_row("operations", row)
+            found |= told
+        for model in self._models.values():
+            found |= Mentions(documents={model.bundle_digest})
+        yield found
 
     def _lines(self, operation: Operation) -> Sequence[list[_Place]]:
         """The ordered lists in which an operation of this status stands."""
@@ -98,6 +151,8 @@ class Disk(MemoryStore):
 
     def _enter(self, operation: Operation) -> None:
         self._counts[operation.operation_type, operation.status] += 1
+        if operation.completed_at is not None:
+            insort(self._ends, (operation.completed_at, operation.operation_id))
         for line in self._lines(operation):
             insort(line, _place(operation))
         self._hold(operation, set.add)

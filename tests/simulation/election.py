@@ -25,6 +25,7 @@ __all__ = ["Seat", "SimulatedBoard", "SimulatedElection", "SimulatedLeadership"]
 _BEATS = 5  # looks at the ledger per lease, as PostgresLeadership has them
 _LONGEST_BEAT_S = 1.0
 _AGAIN_S = 1.0
+_A_MOMENT_S = 1.0
 _PATIENCE_S = 10.0
 _CLOSED_AT_ONCE = (
     0.7  # of the sessions of killed processes; the others end like those of a machine that is gone
@@ -104,6 +105,15 @@ class Seat:
     def leads(self) -> bool:
         """Whether the newest term is this backend's, whatever it believes."""
         return self.election.newest is self.leadership
+
+    def must_know_better(self, what: str) -> None:
+        """It does what is the leader's; for a moment after it was told that it leads no more, it may."""
+        since = self.told_otherwise_at
+        self._laws.demand(
+            since is None or self._trace.now() - since < _A_MOMENT_S,
+            "who does not lead tends nothing",
+            f"{what} by {self.name}, which knows since {since}",
+        )
 
     async def reach(self, patience_s: float = _PATIENCE_S) -> None:
         """Raise Unavailable, after a while, if the ledger cannot be reached."""

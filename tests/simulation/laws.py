@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from ktrdr.operations.events import (
@@ -19,10 +20,11 @@ from ktrdr.operations.events import (
     WorkerLost,
 )
 from ktrdr.operations.machine import Transition
-from ktrdr.operations.model import Operation, OperationStatus, OperationType
+from ktrdr.operations.model import ModelRecord, Operation, OperationStatus, OperationType
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from ktrdr.settings import ControlSettings
 from simulation.laws_checkpoints import CheckpointLaws
+from simulation.laws_upkeep import UpkeepLaws
 from simulation.passes import Passes
 from simulation.trace import Trace, Violation
 from simulation.virtual_time import Process
@@ -78,6 +80,7 @@ class Laws:
         self.keys: dict[str, str] = {}
         self.checkpoints: CheckpointLaws
         self.passes: Passes
+        self.upkeep: UpkeepLaws
         self._sent: dict[
             str, tuple[int, str]
         ] = {}  # operation: the newest attempt that a worker heard of, and where
@@ -109,22 +112,30 @@ class Laws:
         self._trace.tell(f"ledger: {name} submitted", name)
         self.pending[operation.operation_type][name] = self._trace.now()
         if key is not None:
+            if self.keys.get(key) in self.may_go:  # a late duplicate, which nobody waits for
+                self.given_up.add(key)
             self.demand(
-                key not in self.keys,
+                key not in self.keys or key in self.given_up,
                 "one operation per key",
                 f"{key} made {self.keys.get(key)} and {name}",
                 name,
             )
             self.keys[key] = name
         self.checkpoints.submitted(operation)
+        self.upkeep.submitted(operation)
 
-    def deleted(self, operation_id: str) -> None:
+    def deleted(self, operation: Operation) -> None:
+        name = operation.operation_id
         self.demand(
-            operation_id in self.may_go,
-            "an acknowledged operation is never missing",
-            f"{operation_id} was deleted",
-            operation_id,
+            name in self.may_go, "an acknowledged operation is never missing", f"{name} was deleted", name
         )
+        self.upkeep.left(operation)
+
+    def expires(self, operation: Operation, before: datetime) -> None:
+        self.upkeep.expires(operation, before)
+
+    def listed(self, model: ModelRecord) -> None:
+        self.upkeep.listed(model)
 
     def changed(self, before: Operation, event: Event, transition: Transition) -> None:
         after, name = transition.operation, before.operation_id
@@ -145,6 +156,7 @@ class Laws:
         self._progress(before, after)
         self.checkpoints.changed(before, event, after)
         self.passes.changed(after)
+        self.upkeep.changed(before, after)
         self._count(before, event, transition)
         if after.status.terminal:
             self._forget(after)
@@ -433,7 +445,7 @@ class Laws:
         )
 
     def told_missing(self, operation_id: str) -> None:
-        """A client was told that an operation it has a 202 for does not exist."""
+        """A client was told that an operation it has a 202 for does not exist, though nobody may have removed it."""
         self.broken("an acknowledged operation is never missing", "404", operation_id)
 
     def told_delivered(self, worker_id: str, delivery: DeliverRequest) -> None:
@@ -441,6 +453,8 @@ class Laws:
         name = delivery.operation_id
         self._trace.tell(f"{worker_id}: delivery of attempt {delivery.attempt} acknowledged", name)
         record = self.find(name)
+        if record is None and name in self.may_go:
+            return
         self.demand(record is not None, "an acknowledged operation is never missing", "at a delivery", name)
         assert record is not None
         if delivery.checkpoint_digest is not None:

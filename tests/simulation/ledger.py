@@ -70,6 +70,7 @@ class Connection(OperationStore):
         self.in_flight = 0
         self.on_assign: Callable[[str, Assigned], None] | None = None
         self.on_forget: Callable[[str], None] | None = None
+        self.on_expire: Callable[[datetime], None] | None = None
         self.choice: Choice | None = None
 
     @property
@@ -263,10 +264,14 @@ class Connection(OperationStore):
         await self._write("delete", lambda: self._disk.delete(operation_id), operation_id)
 
     async def compact(self, before: datetime, limit: int) -> int:
+        self._tends("stories")
         result: int = await self._write("compact", lambda: self._disk.compact(before, limit), None)
         return result
 
     async def expire(self, before: datetime, limit: int) -> Sequence[str]:
+        self._tends("retention")
+        if self.on_expire is not None:
+            self.on_expire(before)
         result: Sequence[str] = await self._write("expire", lambda: self._disk.expire(before, limit), None)
         return result
 
@@ -296,7 +301,13 @@ class Connection(OperationStore):
 
     def mentions(self) -> AsyncIterator[Mentions]:
         self._process.check()
+        self._tends("garbage")
         return self._disk.mentions()
+
+    def _tends(self, what: str) -> None:
+        """A backend looks after what the ledger or the files have too much of."""
+        if self.seat is not None:
+            self.seat.must_know_better(what)
 
     async def paused(self) -> Mapping[OperationType, datetime]:
         return await self._read(self._disk.paused)

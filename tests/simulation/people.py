@@ -63,6 +63,10 @@ class _Person:
             pause_s = min(2 * pause_s, 20.0)
 
 
+class _Gone(Exception):
+    """Retention was quicker than a client."""
+
+
 class Client(_Person):
     """Sees one operation through, from the submission to its end; perhaps cancels it."""
 
@@ -83,10 +87,11 @@ class Client(_Person):
         return f"http://{self.name}"
 
     async def run(self) -> None:
-        await self._submit()
-        if self.random.random() < 0.1:
+        with contextlib.suppress(_Gone):
             await self._submit()
-        await self._see_through()
+            if self.random.random() < 0.1:
+                await self._submit()
+            await self._see_through()
 
     async def _see_through(self) -> None:
         if self._cancel_after is not None and not self._repeats:
@@ -121,6 +126,7 @@ class Client(_Person):
             self._started(self._key, answer)
 
     def _started(self, key: str, answer: Answer) -> None:
+        self._unless_gone(answer)
         if answer.status != 202:
             raise InvalidInput(f"{key}: {answer.status} {answer.body!r}")
         self.operation_id = OperationStarted.model_validate_json(answer.body).operation_id
@@ -148,6 +154,7 @@ class Client(_Person):
         refused = await self.insist(
             "POST", f"/operations/{self.operation_id}/retry", idempotency_key=f"{self._key}-no"
         )
+        self._unless_gone(refused)
         if refused.status != 409:
             raise InvalidInput(f"a retry of what is completed: {refused.status} {refused.body!r}")
 
@@ -161,7 +168,13 @@ class Client(_Person):
             self._laws.told_result(self.operation_id, view, self._wish.body["strategy_name"])
         return view.status.terminal
 
+    def _unless_gone(self, answer: Answer) -> None:
+        """What is to be expected of an operation that has become too old."""
+        if answer.status == 404 and self.operation_id in self._laws.may_go:
+            raise _Gone
+
     def _found(self, answer: Answer) -> Answer:
+        self._unless_gone(answer)
         if answer.status == 404:
             self._laws.told_missing(self.operation_id)
         if not answer.ok:

@@ -74,6 +74,8 @@ SITUATIONS = (
     "retry refused",
     "resume refused",
     "refused because it would wait",
+    "operation expired",
+    "artifact collected",
     "token withdrawn",
     "withdrawn token refused",
     "stranger refused",

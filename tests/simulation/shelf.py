@@ -15,6 +15,7 @@ from ktrdr.backend.operations.checkpoints import CheckpointFiles
 from ktrdr.errors import CorruptArtifact, NotFound
 from ktrdr.operations.store import OperationStore
 from simulation.trace import Trace
+from simulation.virtual_time import EPOCH
 
 __all__ = ["Made", "Shelf", "ShelvedCheckpoints"]
 
@@ -28,6 +29,7 @@ class Made:
     operation_id: str
     attempt: int
     done: int
+    checkpoint: bool = True  # else what a job brings at its end
 
 
 class Shelf:
@@ -38,20 +40,23 @@ class Shelf:
         self._files: dict[str, bytes] = {}
         self._torn: dict[str, float] = {}  # since when
         self.made: dict[str, Made] = {}  # also of files that are gone
+        self._touched: dict[str, float] = {}
         self.on_delete: Callable[[str], None] = lambda _: None
+        self.on_collect: Callable[[str, float], None] = lambda _, __: None
 
     def put(self, content: bytes) -> str:
         """Store a file."""
         digest = sha256_of(content)
         self._files[digest] = content
+        self._touched[digest] = self._trace.now()
         self._torn.pop(digest, None)
         return digest
 
     def take(self, content: bytes, made: Made, torn: float) -> None:
-        """A worker brings a checkpoint, which is damaged later with the chance ``torn``."""
+        """A worker brings a file; a checkpoint is damaged later with the chance ``torn``."""
         digest = self.put(content)
         self.made[digest] = made
-        if self._random.random() < torn:
+        if made.checkpoint and self._random.random() < torn:
             after_s = self._random.uniform(0.0, _LIES_S)
             asyncio.get_running_loop().call_later(after_s, self._tear, digest, context=Context())
 
@@ -70,6 +75,8 @@ class Shelf:
         return digest in self._files and (torn_at is None or self._trace.now() - torn_at <= within_s)
 
     def touch(self, digest: str) -> bool:
+        if digest in self._files:
+            self._touched[digest] = self._trace.now()
         return digest in self._files
 
     def read(self, digest: str) -> bytes:
@@ -85,13 +92,31 @@ class Shelf:
         self._files.pop(digest, None)
         self._torn.pop(digest, None)
 
+    def folders(self) -> list[str]:
+        """One is enough for so few."""
+        return [""]
+
+    def digests_of(self, folder: str) -> list[str]:
+        """All that lies here."""
+        return list(self._files)
+
+    def discard(self, digest: str, *, unused_since: float, pretend: bool = False) -> int | None:
+        """Collected as garbage, unless it was wanted since."""
+        touched = self._touched.get(digest, 0.0)
+        if digest not in self._files or EPOCH.timestamp() + touched > unused_since or pretend:
+            return None
+        self.on_collect(digest, self._trace.now() - touched)
+        self._torn.pop(digest, None)
+        return len(self._files.pop(digest))
+
     @property
     def as_store(self) -> FileArtifactStore:
         """For parts of the backend that ask for files only what is here."""
         return cast("FileArtifactStore", self)
 
     def location(self, digest: str) -> Path:
-        raise AssertionError("nothing here has a path")
+        """Nothing here has a path, nor names anything else."""
+        return Path("/nowhere", digest)
 
 
 class ShelvedCheckpoints(CheckpointFiles):

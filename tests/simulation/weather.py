@@ -16,6 +16,7 @@ __all__ = ["Storm"]
 
 _WORKERS_PER_SHARE = 8  # a fleet twice as large has twice as many faults
 _PARTITION_S = ((3.0, 40.0), (55.0, 80.0), (80.0, 200.0))  # short, about as long as a lease, longer
+_WRONG_S = 200.0  # at most, for a clock
 _Kind = tuple[str, float, Callable[[Random], Awaitable[None]]]
 
 
@@ -135,10 +136,9 @@ class Storm:
             trouble.slow_until = now + random.uniform(5.0, 30.0)
 
     async def _clock(self, random: Random) -> None:
-        seconds = random.uniform(1.0, 90.0)
-        if random.random() < 0.5:
-            self._trace.fault("clock jump back", f"{seconds:.3f} s")
+        seconds = random.uniform(1.0, 90.0) * random.choice((-1.0, 1.0))
+        clock = self._machine.some(random).clock
+        if abs(clock.skew_s + seconds) > _WRONG_S:
             seconds = -seconds
-        else:
-            self._trace.fault("clock jump forward", f"{seconds:.3f} s")
-        self._machine.some(random).clock.jump(seconds)
+        self._trace.fault(f"clock jump {'back' if seconds < 0 else 'forward'}", f"{abs(seconds):.3f} s")
+        clock.jump(seconds)

@@ -102,7 +102,7 @@ class _Link(BackendLink):
     cache: Cache
 
     async def upload(self, digests: Iterable[str]) -> None:
-        """Checkpoints are brought to any backend that answers; every other file is there already."""
+        """To any backend that answers; what is not in the cache was brought before."""
         for digest in digests:
             if digest in self.cache.files:
                 await self._bring(digest, *self.cache.files[digest])
@@ -116,7 +116,7 @@ class _Link(BackendLink):
                 answer = await self._transport.request(
                     "PUT", path, json=body, headers=self._headers, timeout_s=self._timeout_s
                 )
-                if answer.status in (401, 403):
+                if not answer.ok:
                     raise NotAuthorised(f"{url} does not take the file.")
                 return
         raise ServerUnreachable("No backend takes the file.")
@@ -180,7 +180,6 @@ class SimulatedWorker:
         network: Network,
         trace: Trace,
         random: Random,
-        model_digest: str,
         laws: Laws,
         *,
         gpu: bool,
@@ -193,11 +192,10 @@ class SimulatedWorker:
         self.token: str | None = None  # what its process was started with
         self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
         self._network, self._trace, self._random = network, trace, random
-        self._model_digest = model_digest
         self.process: Process | None = None
         self.paused: asyncio.Event | None = None
         self._laws = laws
-        self.outbox = _Outbox(lambda delivery: laws.told_delivered(worker_id, delivery))
+        self.outbox = _Outbox(self._delivered)
         self.version = "1.1.0"
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
@@ -416,6 +414,16 @@ class SimulatedWorker:
         )
         return post.follow(run)
 
+    def _made(self, run: _Run) -> str:
+        """The file that is the job's result."""
+        self._cache.made = Made(run.operation_id, run.attempt, _STEPS, checkpoint=False)
+        return self._cache.put(f"the result of {run.operation_id}, attempt {run.attempt}".encode())
+
+    def _delivered(self, delivery: DeliverRequest) -> None:
+        for digest in delivery.artifacts.values():
+            self._cache.delete(digest)
+        self._laws.told_delivered(self.worker_id, delivery)
+
     def _stop_watch(self) -> Callable[[], float]:
         """Seconds from now on in which this machine was not frozen."""
         now, frozen_s = self._trace.now, self._frozen_s
@@ -467,8 +475,8 @@ class SimulatedWorker:
                 run.operation_id, run.attempt, self.worker_id, sha256_of(canonical_json(run.spec))
             )
             more["summary"]["strategy"] = run.spec.strategy_name
-            if self.worker_type is WorkerType.TRAINING:
-                more["artifacts"] = {"model": self._model_digest}
+            name = "model" if self.worker_type is WorkerType.TRAINING else "report"
+            more["artifacts"] = {name: self._made(run)}
         if run.files is not None:
             more["checkpoint_digest"] = run.files.ended(status)
         if status in ("failed", "child_died"):

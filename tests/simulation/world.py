@@ -155,8 +155,7 @@ class _World:
         await self._passes.set_up(machine.disk.access, size.workers)
         machine.start()
         await asyncio.sleep(0.5)
-        model = machine.common.shelf.put(b"a model")
-        self._workers = workers = [self._worker(number, network, model) for number in range(size.workers)]
+        self._workers = workers = [self._worker(number, network) for number in range(size.workers)]
         self._deadlines = Deadlines(self._laws, self._control, machine, workers)
         for worker in workers:
             worker.start()
@@ -252,10 +251,10 @@ class _World:
         if not task.cancelled():
             if (error := task.exception()) is not None:
                 self.failed(error)
-            elif client.operation_id not in self._laws.ended:
+            elif client.operation_id not in self._laws.ended and client.operation_id not in self._laws.may_go:
                 self._report(Violation("nobody gets a strange answer", "a client left", client.operation_id))
 
-    def _worker(self, number: int, network: Network, model: str) -> SimulatedWorker:
+    def _worker(self, number: int, network: Network) -> SimulatedWorker:
         kind = WorkerType.BACKTESTING if number % 2 == 0 else WorkerType.TRAINING
         return SimulatedWorker(
             f"w{number}",
@@ -263,7 +262,6 @@ class _World:
             network,
             self._trace,
             self._random(f"worker/{number}"),
-            model,
             self._laws,
             gpu=number % 4 == 1,
             doors=self._machine.urls,
@@ -348,11 +346,12 @@ class _World:
             story = trace.story(name)
             if name in operations:
                 story += ["as the ledger tells it:", *operations[name].story]
-        outcomes = Counter(str(o.status) for o in operations.values())
+        gone = self._laws.upkeep.gone
+        outcomes = gone + Counter(str(o.status) for o in operations.values())
         return Report(
             self._seed,
             trace.events,
-            len(operations),
+            len(operations) + gone.total(),
             trace.digest,
             self._loop.time(),
             trace.faults,

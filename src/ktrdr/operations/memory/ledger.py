@@ -145,7 +145,7 @@ class MemoryStore(OperationStore):
         del self._operations[operation_id]
         if operation.idempotency_key is not None:
             del self._keys[operation.idempotency_key]
-        if all(other.spec_digest != operation.spec_digest for other in self._operations.values()):
+        if not self._asks_for(operation.spec_digest):
             del self._specs[operation.spec_digest]
 
     async def compact(self, before: datetime, limit: int) -> int:
@@ -161,9 +161,15 @@ class MemoryStore(OperationStore):
         return ids
 
     def _ended(self, before: datetime) -> list[Operation]:
-        return [
-            o for o in self._operations.values() if o.completed_at is not None and o.completed_at < before
-        ]
+        return [o for o in self._over() if o.completed_at is not None and o.completed_at < before]
+
+    def _over(self) -> Iterable[Operation]:
+        """All that may have ended."""
+        return self._operations.values()
+
+    def _asks_for(self, spec_digest: str) -> bool:
+        """Whether an operation has this specification."""
+        return any(o.spec_digest == spec_digest for o in self._operations.values())
 
     async def save_worker(self, worker: WorkerRecord) -> None:
         self._workers[worker.worker_id] = worker
