@@ -361,7 +361,9 @@ class BackendMachine:
                 self.shelf.take(message.json["content"], message.json["made"], self.weather.torn)
                 return Answer(204)
             case "GET", "operations", operation_id:
-                return _answer(200, await backend.operations.view(operation_id))
+                view = await backend.operations.view(operation_id)
+                self._laws.queue.shown(view)
+                return _answer(200, view)
             case "POST", "operations", operation_id, "cancel":
                 return _answer(202, await self._commands.cancel(operation_id))
             case "POST", "operations", "cancel":

@@ -33,6 +33,12 @@ ACCESS_BUGS = (
         "        self._known.setdefault(token.token_id, token)\n        self._read_at = self._clock.monotonic()\n",
     ),
     _bug(
+        "an older answer of the ledger brings a withdrawn token back",
+        _TOKENS,
+        "                    if changes == self._changes:",
+        "                    if changes >= 0:",
+    ),
+    _bug(
         "another backend never hears of a withdrawal",
         _TOKENS,
         "                        self._known = {token.token_id: token for token in found}\n",

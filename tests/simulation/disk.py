@@ -27,6 +27,7 @@ __all__ = ["Disk", "Watcher"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _FIRST = 200
+_SHORT = 500  # queues: in longer ones nobody counts who stands before
 _Place = tuple[int, datetime, str]
 
 
@@ -38,6 +39,9 @@ class Watcher(Protocol):
     def deleted(self, operation: Operation) -> None: ...
     def expires(self, operation: Operation, before: datetime) -> None: ...
     def listed(self, model: ModelRecord) -> None: ...
+    def answered(
+        self, operation: Operation, position: int | None, waiting: Sequence[Operation] | None
+    ) -> None: ...
 
 
 class Disk(MemoryStore):
@@ -183,9 +187,18 @@ class Disk(MemoryStore):
 
     async def queue_position(self, operation_id: str) -> int | None:
         operation = self._find(operation_id)
-        if operation.status is not OperationStatus.PENDING:
-            return None
-        return bisect_left(self._queues[operation.operation_type], _place(operation)) + 1
+        queue = self._queues[operation.operation_type]
+        if len(queue) <= _SHORT:
+            position = await super().queue_position(operation_id)
+            self._watcher.answered(operation, position, [self._operations[place[-1]] for place in queue])
+            return position
+        pending = operation.status is OperationStatus.PENDING
+        position = bisect_left(queue, _place(operation)) + 1 if pending else None
+        self._watcher.answered(operation, position, None)
+        return position
+
+    def _waiting(self) -> Iterable[Operation]:
+        return (self._operations[place[-1]] for queue in self._queues.values() for place in queue)
 
     async def pending(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from ktrdr.operations.model import ModelRecord, Operation, OperationStatus, Oper
 from ktrdr.protocol.messages import DeliverRequest, OperationView
 from ktrdr.settings import ControlSettings
 from simulation.laws_checkpoints import CheckpointLaws
+from simulation.laws_queue import QueueLaws
 from simulation.laws_upkeep import UpkeepLaws
 from simulation.passes import Passes
 from simulation.trace import Trace, Violation
@@ -81,6 +82,7 @@ class Laws:
         self.checkpoints: CheckpointLaws
         self.passes: Passes
         self.upkeep: UpkeepLaws
+        self.queue = QueueLaws(self)
         self._sent: dict[
             str, tuple[int, str]
         ] = {}  # operation: the newest attempt that a worker heard of, and where
@@ -133,6 +135,11 @@ class Laws:
 
     def expires(self, operation: Operation, before: datetime) -> None:
         self.upkeep.expires(operation, before)
+
+    def answered(
+        self, operation: Operation, position: int | None, waiting: Sequence[Operation] | None
+    ) -> None:
+        self.queue.answered(operation, position, waiting)
 
     def listed(self, model: ModelRecord) -> None:
         self.upkeep.listed(model)

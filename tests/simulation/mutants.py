@@ -23,6 +23,7 @@ from simulation.bugs_choice import CHOICE_BUGS
 from simulation.bugs_company import COMPANY_BUGS
 from simulation.bugs_machine import MACHINE_BUGS
 from simulation.bugs_people import PEOPLE_BUGS
+from simulation.bugs_queue import QUEUE_BUGS
 from simulation.bugs_upkeep import UPKEEP_BUGS
 from simulation.bugs_waiting import WAITING_BUGS
 from simulation.bugs_worker import WORKER_BUGS
@@ -41,6 +42,7 @@ MUTANTS = (
     *CHECKPOINT_BUGS,
     *ACCESS_BUGS,
     *UPKEEP_BUGS,
+    *QUEUE_BUGS,
 )
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "no attempt check on results": 3,

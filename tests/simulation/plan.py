@@ -30,6 +30,7 @@ FAULTS = (
     "commit unknown: lost",
     "clock jump forward",
     "clock jump back",
+    "worker clock jump",
     "checkpoint torn",
 )
 """All of them must fire in a run over the default seeds; one that never occurred proves nothing."""

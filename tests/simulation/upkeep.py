@@ -12,16 +12,13 @@ from ktrdr.backend.wiring import Backend
 __all__ = ["GRACE_S", "RETENTION_S", "hurry"]
 
 RETENTION_S, GRACE_S = 500.0, 400.0
-_EVERY_S = 60.0
 
 
 def hurry(backend: Backend, artifacts: FileArtifactStore) -> None:
     """Before its start."""
     home = backend.config.home
-    retention = timedelta(seconds=RETENTION_S)
-    backend.housekeeping = Housekeeping(
-        backend.operations, backend.clock, retention, first_s=_EVERY_S, every_s=_EVERY_S
-    )
+    home.mkdir(parents=True, exist_ok=True)  # the collector keeps in mind there what it has seen
+    backend.housekeeping = Housekeeping(backend.operations, backend.clock, timedelta(seconds=RETENTION_S))
     backend.garbage = ArtifactGarbage(
         backend.store, artifacts, home / "market", home / "artifact-gc.json", backend.clock, GRACE_S
     )

@@ -16,7 +16,7 @@ __all__ = ["Storm"]
 
 _WORKERS_PER_SHARE = 8  # a fleet twice as large has twice as many faults
 _PARTITION_S = ((3.0, 40.0), (55.0, 80.0), (80.0, 200.0))  # short, about as long as a lease, longer
-_WRONG_S = 200.0  # at most, for a clock
+_WRONG_S, _WORKER_WRONG_S = 200.0, 3_600.0  # at most, for a backend's clock and a worker's
 _Kind = tuple[str, float, Callable[[Random], Awaitable[None]]]
 
 
@@ -43,6 +43,7 @@ class Storm:
             ("partition", w.partition_every_s, self._partition),
             ("crash", w.crash_every_s, self._crash),
             ("pause", w.pause_every_s, self._pause),
+            ("worker clock", w.clock_jump_every_s, self._worker_clock),
         )
         of_the_backend: tuple[_Kind, ...] = (
             ("backend", w.backend_crash_every_s, self._backend),
@@ -134,6 +135,11 @@ class Storm:
             trouble.busy_until = now + random.uniform(1.0, 30.0)
         else:
             trouble.slow_until = now + random.uniform(5.0, 30.0)
+
+    async def _worker_clock(self, random: Random) -> None:
+        worker, skew_s = random.choice(self._workers), random.uniform(-_WORKER_WRONG_S, _WORKER_WRONG_S)
+        self._trace.fault("worker clock jump", f"{worker.worker_id} is {skew_s:.3f} s off")
+        worker.set_clock(skew_s)
 
     async def _clock(self, random: Random) -> None:
         seconds = random.uniform(1.0, 90.0) * random.choice((-1.0, 1.0))

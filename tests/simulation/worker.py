@@ -56,11 +56,12 @@ from simulation.laws import Laws, result_of
 from simulation.network import Message, Network, SimulatedTransport
 from simulation.shelf import Made, Shelf
 from simulation.trace import Trace
-from simulation.virtual_time import EPOCH, Process, SimulatedClock
+from simulation.virtual_time import Process, SimulatedClock
 
 __all__ = ["SimulatedWorker"]
 
 _STEPS = 20
+_WRONG_S = 600.0  # at most, for a worker's clock at its start
 _CHANGES = 0.05  # of the ends, at which a worker registers again in the same moment
 _LOOK_S = 2.0  # between two looks at what a job tells of checkpoints
 _POISON = 0.01  # of all operations
@@ -197,6 +198,7 @@ class SimulatedWorker:
         self._laws = laws
         self.outbox = _Outbox(self._delivered)
         self.version = "1.1.0"
+        self.skew_s = random.uniform(-_WRONG_S, _WRONG_S)  # of the machine's wall clock
         self.rough = True  # jobs may fail, processes may die
         self._incarnation = 0
         self._frozen_s = self._frozen_at = self.misled_at = 0.0
@@ -212,6 +214,7 @@ class SimulatedWorker:
         self.slot = Slot()
         self._begun: dict[str, int] = {}  # operation: newest attempt
         self._clock = clock = SimulatedClock(asyncio.get_running_loop())
+        clock.jump(self.skew_s)
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
         self._link = link = _Link(
             transport, self._doors, token=self.token, key=self.key, timeout_s=10.0, uploads=_Uploads()
@@ -241,6 +244,12 @@ class SimulatedWorker:
             self.process.kill()
         self.process = None
         self.thaw()
+
+    def set_clock(self, skew_s: float) -> None:
+        """Somebody sets the machine's wall clock."""
+        if self.process is not None:
+            self._clock.jump(skew_s - self.skew_s)
+        self.skew_s = skew_s
 
     def _boot_again(self) -> None:
         if self.process is None:
@@ -380,7 +389,8 @@ class SimulatedWorker:
             fate = "poison"
         duration = random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, 60.0)
         files = self._files(operation_id, job) if writes_checkpoints(operation_id) else None
-        return _Run(operation_id, job.attempt, job.spec, EPOCH, duration, fate, self._stop_watch(), files)
+        now, watch = self._clock.now(), self._stop_watch()
+        return _Run(operation_id, job.attempt, job.spec, now, duration, fate, watch, files)
 
     def _files(self, operation_id: str, job: StartJob) -> JobFiles:
         files = JobFiles(job, self._cache, self._shelf, self._clock, _STEPS)
@@ -460,7 +470,7 @@ class SimulatedWorker:
             await self.paused.wait()
         ending = self._ending(run)
         run.ended.set_result(None)
-        self.slot.leave(run, ending, EPOCH)
+        self.slot.leave(run, ending, self._clock.now())
         self._trace.tell(f"{self.instance_id} ended attempt {run.attempt}: {ending.status}", run.operation_id)
         if self._network.weather.drop and self._random.random() < _CHANGES:
             self._registration.again()  # something else is to be told as well, say

@@ -226,8 +226,10 @@ class MemoryStore(OperationStore):
             raise absent(operation_id) from None
 
     def _queue(self) -> Iterable[Operation]:
-        waiting = (o for o in self._operations.values() if o.status is OperationStatus.PENDING)
-        return sorted(waiting, key=lambda o: (-o.priority, *place_of(o)))
+        return sorted(self._waiting(), key=lambda o: (-o.priority, *place_of(o)))
+
+    def _waiting(self) -> Iterable[Operation]:
+        return (o for o in self._operations.values() if o.status is OperationStatus.PENDING)
 
 
 def _matches(operation: Operation, query: OperationQuery) -> bool:
