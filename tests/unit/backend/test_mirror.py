@@ -25,9 +25,9 @@ from support.control_plane import STILL
 
 
 class _Slow(MemoryStore):
-    """The first look at its workers lasts ten minutes by the clock; the ledger ``fails`` then, or does not."""
+    """The first look at its workers lasts ten minutes by the clock; then it ``fails``, or does not."""
 
-    def __init__(self, clock: FakeClock, *, fails: bool) -> None:
+    def __init__(self, clock: FakeClock, *, fails: Exception | None) -> None:
         super().__init__()
         self._clock, self._fails, self._slow = clock, fails, True
 
@@ -35,8 +35,8 @@ class _Slow(MemoryStore):
         if self._slow:
             self._slow = False
             self._clock.advance(600)
-            if self._fails:
-                raise Unavailable("The ledger does not answer.")
+            if self._fails is not None:
+                raise self._fails
             return ()
         return await super().workers()
 
@@ -70,8 +70,10 @@ async def test_news_at_the_moment_of_the_end_do_not_keep_it_going() -> None:
     await asyncio.gather(*(end_after(ticks) for ticks in range(6)))
 
 
-@pytest.mark.parametrize("fails", [True, False])
-async def test_after_a_look_that_hung_the_next_one_comes_soon(fails: bool) -> None:
+@pytest.mark.parametrize(
+    "fails", [None, Unavailable("The ledger does not answer."), ValueError("'quantum' is no type of worker")]
+)
+async def test_after_a_look_that_hung_the_next_one_comes_soon(fails: Exception | None) -> None:
     clock = FakeClock()
     store, registry = _Slow(clock, fails=fails), WorkerRegistry(clock, STILL, "0")
     await store.save_worker(a_worker())

@@ -20,6 +20,7 @@ __all__ = ["Mirror", "Poster"]
 _log = logging.getLogger("ktrdr.backend")
 _IDLE_S = 5.0  # between looks if nobody says that something changed
 _LEAST_S = 0.5
+_FAILED_S = 1.0
 _SHARE = 20  # a look that took long is repeated that many times its duration later, or after _IDLE_S
 _POST_S = 1.0
 _POSTED_AT_ONCE = 1_000
@@ -61,6 +62,9 @@ class Mirror:
                 _log.debug("The workers cannot be read: %s", error)
                 self._stale.set()
                 pause_s = _LEAST_S
+            except Exception:  # the edge of a background job: the loop outlives everything
+                _log.exception("The workers cannot be read; going on")
+                pause_s = _FAILED_S
             else:
                 pause_s = _SHARE * (self._clock.monotonic() - began)
             # a look that hung says nothing of how much work the next one is
@@ -139,6 +143,8 @@ class Poster:
                 await self.post()
             except Unavailable as error:
                 _log.debug("The state of the workers was not put up: %s", error)
+            except Exception:  # as above
+                _log.exception("The state of the workers was not put up; going on")
             await asyncio.sleep(_POST_S)
 
     async def post(self) -> None:
