@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,12 @@ from ktrdr.settings import home
 __all__ = ["explained", "read_strategy", "strategies"]
 
 _INLINE = "<inline>"  # what the backend calls a document that came as text
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # what has a dot or a slash is no strategy's name
 
 
 def read_strategy(name_or_file: str) -> dict[str, str]:
     """The request fields for a strategy: the text of a file, else the name of a stored one."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", name_or_file):  # what has a dot or a slash is no strategy's name
+    if _NAME.fullmatch(name_or_file):
         return {"strategy_name": name_or_file}
     path = Path(name_or_file)
     try:
@@ -44,9 +46,13 @@ def explained(name_or_file: str) -> Iterator[None]:
         yield
     except InvalidStrategy as error:
         raise reworded(error, error.message.replace(_INLINE, name_or_file)) from None
-    except NotFound as error:
+    except (NotFound, InvalidInput) as error:
+        if not _NAME.fullmatch(name_or_file):
+            whose = f"ktrdr models train --strategy {shlex.quote(name_or_file)}"
+            advised = re.sub(r"ktrdr models train --strategy [A-Za-z0-9_-]+", lambda _: whose, error.message)
+            raise reworded(error, advised) from None
         file = Path(f"{name_or_file}.yaml")
-        if f"'{name_or_file}'" not in error.message or not file.is_file():
+        if isinstance(error, InvalidInput) or f"'{name_or_file}'" not in error.message or not file.is_file():
             raise
         raise reworded(error, f"{error.message} For the file here, write {file}.") from None
 
