@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
 
 from ktrdr.backend.fleet.calls import Fleet
 from ktrdr.backend.fleet.registry import WorkerRegistry
 from ktrdr.backend.operations.progress import ProgressReader
+from ktrdr.operations.events import Event, Reported
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.operations.progress import Progress
 from ktrdr.protocol.transports import AsgiTransport
@@ -61,6 +66,32 @@ async def test_a_question_that_was_cancelled_before_it_was_asked_is_asked_again(
     await plane.backend.fleet.rest()
     assert (await polling).items_done == 0
     assert (await plane.api("GET", f"/operations/{name}"))["progress"]["items_done"] == 1
+
+
+async def test_however_many_poll_progress_is_recorded_once_in_a_period_and_unwatched_never(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await plane.join("w1")
+    name = await plane.submit()
+    await plane.until(name, "running")
+    recorded: list[Event] = []
+    apply = plane.store.apply
+
+    async def counting(operation_id: str, event: Event, now: datetime, **more: Any) -> Any:
+        recorded.append(event)
+        return await apply(operation_id, event, now, **more)
+
+    monkeypatch.setattr(plane.store, "apply", counting)
+    for done in range(1, 4):
+        worker.jobs[name].progress = {"items_done": done, "items_total": 10, "percentage": 10.0 * done}
+        plane.clock.advance(1.0)
+        views = await asyncio.gather(*(plane.api("GET", f"/operations/{name}") for _ in range(50)))
+        assert {view["progress"]["items_done"] for view in views} == {done}
+    assert [type(event) for event in recorded] == [Reported] * 3
+    for _ in range(3):
+        plane.clock.advance(1.0)
+        await plane.probe()
+    assert len(recorded) == 3
 
 
 async def test_a_list_waits_for_no_worker(plane: ControlPlane) -> None:
