@@ -82,11 +82,17 @@ async def test_however_many_poll_progress_is_recorded_once_in_a_period_and_unwat
         return await apply(operation_id, event, now, **more)
 
     monkeypatch.setattr(plane.store, "apply", counting)
-    for done in range(1, 4):
-        worker.jobs[name].progress = {"items_done": done, "items_total": 10, "percentage": 10.0 * done}
+    for done in (10, 20, 30):
         plane.clock.advance(1.0)
-        views = await asyncio.gather(*(plane.api("GET", f"/operations/{name}") for _ in range(50)))
-        assert {view["progress"]["items_done"] for view in views} == {done}
+        for further in (0, 5):  # the job goes on within the period
+            reached = done + further
+            worker.jobs[name].progress = {
+                "items_done": reached,
+                "items_total": 100,
+                "percentage": float(reached),
+            }
+            views = await asyncio.gather(*(plane.api("GET", f"/operations/{name}") for _ in range(50)))
+            assert {view["progress"]["items_done"] for view in views} == {done}
     assert [type(event) for event in recorded] == [Reported] * 3
     for _ in range(3):
         plane.clock.advance(1.0)
