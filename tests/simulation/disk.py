@@ -27,7 +27,7 @@ __all__ = ["Disk", "Watcher"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _FIRST = 200
-_SHORT = 500  # queues: in longer ones nobody counts who stands before
+_SHORT = 40  # queues: in longer ones nobody counts who stands before
 _Place = tuple[int, datetime, str]
 
 
