@@ -67,7 +67,7 @@ test-chaos: $(VENV)/.ready-dev ## real processes killed, networks cut, disks ful
 	@CHAOS_ROUNDS=$(or $(ROUNDS),12) CHAOS_SEED=$(or $(SEED),1) $(PYTEST) -n $(WORKERS) tests/chaos
 
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=14,17,33 or 1-50, FLEET and OPERATIONS for its size
-	@PYTHONPATH=tests $(BIN)/python -m simulation --jobs $(WORKERS) --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S))
+	@PYTHONPATH=tests $(BIN)/python -m simulation --jobs $(WORKERS) --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S)) $(if $(ALL),--demand-all)
 
 sim-full: $(VENV)/.ready-dev ## the simulation at its full size, 10,000 workers and 1,000,000 operations: hours and gigabytes; SEED=1
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEED),1) --workers 10000 --operations 1000000 --tell-every-s 60
