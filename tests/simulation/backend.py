@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Generic, TypeVar, cast
 
+from ktrdr.backend.access.principal import Principal
 from ktrdr.backend.cluster.sharing import Cluster
 from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.fleet.registry import WorkerEndpoint
@@ -177,7 +178,9 @@ class BackendMachine:
         )
         self._backtests, self._trainings = _Backtests(use), _Trainings(use)
         self._commands = Commands(backend, self._service_of, self.disk, self._laws, self._trace)
-        self.store.choice = Choice(self._laws, self.disk, backend.registry, several=self.seat is not None)
+        self.store.choice = Choice(
+            self._laws, self.disk, backend.registry, self._trace.now, several=self.seat is not None
+        )
         await backend.start()
         process = self.process
         assert process is not None
@@ -316,13 +319,13 @@ class BackendMachine:
     async def handle(self, message: Message) -> Answer:
         await self._ready.wait()
         try:
-            await self._door.enter(message)
-            return await self._route(message)
+            principal = await self._door.enter(message)
+            return await self._route(message, principal)
         except KtrdrError as error:
             problem = problem_of(error)
             return Answer(problem.status, {}, problem.model_dump_json(exclude_none=True).encode())
 
-    async def _route(self, message: Message) -> Answer:
+    async def _route(self, message: Message, principal: Principal) -> Answer:
         parts = message.path.partition("?")[0].split("/")[3:]  # after /api/v1
         backend, method = self.backend, message.method
         if (parts[0] == "workers" and method != "GET") or parts[0] == "queue":
@@ -330,7 +333,8 @@ class BackendMachine:
         match method, *parts:
             case "POST", "workers", "register":
                 request = RegisterRequest.model_validate(message.json)
-                registered = await backend.enrolment.register(request, message.headers.get(HEADER))
+                shown, token_id = message.headers.get(HEADER), principal.token_id
+                registered = await backend.enrolment.register(request, shown, token_id=token_id)
                 self._laws.passes.spoke(request.worker_id, message)
                 return _answer(200, registered)
             case "POST", "workers", worker_id, "report":
@@ -352,6 +356,8 @@ class BackendMachine:
                 return Answer(201, {}, text.encode())
             case "DELETE", "tokens", name:
                 await self._door.withdraw(name)
+                if backend.leads:
+                    backend.health.dismiss_soon()
                 return Answer(204)
             case "POST", "queue", ("pause" | "unpause") as verb:
                 return await self._switch(verb, QueueChange.model_validate(message.json))

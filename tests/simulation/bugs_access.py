@@ -39,6 +39,12 @@ ACCESS_BUGS = (
         "                    if changes >= 0:",
     ),
     _bug(
+        "workers of a withdrawn token stay",
+        "backend/dispatch/health.py",
+        "            if token in worthless:\n",
+        "            if token is None and token in worthless:\n",
+    ),
+    _bug(
         "another backend never hears of a withdrawal",
         _TOKENS,
         "                        self._known = {token.token_id: token for token in found}\n",

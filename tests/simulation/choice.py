@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +34,11 @@ class _Work:
 class Choice:
     """One backend's choices. ``now`` of the hooks is virtual time."""
 
-    def __init__(self, laws: Laws, disk: Disk, registry: WorkerRegistry, *, several: bool) -> None:
+    def __init__(
+        self, laws: Laws, disk: Disk, registry: WorkerRegistry, now: Callable[[], float], *, several: bool
+    ) -> None:
         self._while_s = _NEWS_S if several else _A_WHILE_S
-        self._laws, self._disk, self._registry = laws, disk, registry
+        self._laws, self._disk, self._registry, self._now = laws, disk, registry, now
         self._queue: Sequence[Operation] = ()
         self._count = 0
         self._chosen: dict[
@@ -126,6 +128,13 @@ class Choice:
         )
         version = str(worker.record.capabilities.get("version"))
         demand(version in _SERVED, "work goes to workers of a version that fits", version, name)
+        token = worker.record.enrolled_by
+        demand(
+            token is None or not self._laws.passes.long_worthless(token, self._now()),
+            "no work goes to workers whose token was withdrawn",
+            f"{worker.worker_id} registered with {token}",
+            name,
+        )
         before = self._chosen.get(worker.number, 0)
         self._count += 1
         self._chosen[worker.number] = self._count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ktrdr.backend.access.doorman import Doorman, check_scope
+from ktrdr.backend.access.principal import Principal
 from ktrdr.backend.access.scopes import matched
 from ktrdr.backend.wiring import Backend
 from ktrdr.errors import Forbidden, NotAuthorised, NotFound
@@ -33,8 +34,8 @@ class Door:
         self._doorman = Doorman(backend.config)
         self._doorman.book = backend.tokens
 
-    async def enter(self, message: Message) -> None:
-        """Let a request in; raises what the guard before the routes answers with."""
+    async def enter(self, message: Message) -> Principal:
+        """Let a request in, and say whose it is; raises what the guard before the routes answers with."""
         shown = message.headers.get("authorization", "")
         found = matched(message.method, message.path.partition("?")[0])
         assert found is not None, message.path
@@ -49,6 +50,7 @@ class Door:
             self._trace.situations["withdrawn token refused" if withdrawn else "stranger refused"] += 1
             raise
         self._passes.admitted(message, self._trace.now(), self._process, self._excused_until())
+        return principal
 
     async def make(self, wish: CreateToken) -> str:
         """A token's text."""

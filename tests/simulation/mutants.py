@@ -45,6 +45,8 @@ MUTANTS = (
     *QUEUE_BUGS,
 )
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
+    "workers of a withdrawn token stay": 90,
+    "an older answer of the ledger brings a withdrawn token back": 108,
     "a lost worker forgets the cancel": 3,
     "cancel lost during dispatch": 7,
     "expiry is checked, then set": 13,

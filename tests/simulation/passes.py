@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ktrdr.artifacts import sha256_of
 from ktrdr.operations.memory.access import MemoryAccess
 from ktrdr.operations.model import Operation
-from ktrdr.operations.tokens import Scope, TokenRecord, digest_of, token_text
+from ktrdr.operations.tokens import Scope, TokenRecord, digest_of, read_token, token_text
 from ktrdr.protocol.worker_key import HEADER
 from simulation.network import Message
 from simulation.virtual_time import EPOCH, Process
@@ -25,6 +25,7 @@ _GROUPS = 48  # of workers, which share a token: a ledger has a thousand at most
 _ELSEWHERE_S = (
     3.2  # in which a backend may not have heard of a withdrawal: two seconds, and a slow answer of the ledger
 )
+_FORGOTTEN_S = 45.0  # in which a leader forgets the workers of a withdrawn token: a few rounds of probes, if the ledger stumbles
 
 
 def guarded_by(seed: int) -> bool:
@@ -118,6 +119,13 @@ class Passes:
         """Whether it was one once."""
         known = None if text is None else self._known.get(text)
         return known is not None and known.withdrawn_at is not None
+
+    def long_worthless(self, token_id: str, now: float) -> bool:
+        """Whether every backend must have heard by now that this token of the ledger was withdrawn."""
+        text = next((text for text in self._known if read_token(text) == token_id), None)
+        known = None if text is None else self._known[text]
+        since = None if known is None else known.withdrawn_at
+        return since is not None and now - since > _FORGOTTEN_S
 
     def worthless(self) -> list[str]:
         """Tokens that were withdrawn."""

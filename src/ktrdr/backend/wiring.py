@@ -99,6 +99,7 @@ class Backend:
         self.operations.observe = _both(self.metrics.observe, spans.observe)
         self.operations.traceparent = spans.traceparent
         self.health = HealthLoop(self.operations, self.registry, self.fleet, self.clock, config.control)
+        self.health.worthless = self.tokens.worthless
         self.housekeeping = Housekeeping(
             self.operations, self.clock, timedelta(days=config.control.retention_days)
         )

@@ -155,6 +155,9 @@ class WorkerRecord:
     capabilities: Mapping[str, Any]
     registered_at: datetime
     draining: bool = False
+    enrolled_by: str | None = (
+        None  # id of the ledger's token that it showed; None: one of the settings, or none
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

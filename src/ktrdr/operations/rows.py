@@ -105,6 +105,7 @@ def row_of_worker(worker: WorkerRecord) -> dict[str, Any]:
         "capabilities": dump(worker.capabilities),
         "registered_us": to_microseconds(worker.registered_at),
         "draining": int(worker.draining),
+        "enrolled_by": worker.enrolled_by,
     }
 
 
@@ -117,6 +118,7 @@ def worker_from_row(row: RowMapping) -> WorkerRecord:
         capabilities=json.loads(row["capabilities"]),
         registered_at=from_microseconds(row["registered_us"]),
         draining=bool(row["draining"]),
+        enrolled_by=row["enrolled_by"],
     )
 
 

@@ -431,6 +431,7 @@ def downgrade(connection: Connection) -> None:
         connection.execute(text(f"DROP TABLE {table}"))
     for column in ("compacted", "older_checkpoint_digest", "requires_gpu"):
         connection.execute(text(f"ALTER TABLE operations DROP COLUMN {column}"))
+    connection.execute(text("ALTER TABLE workers DROP COLUMN enrolled_by"))
     connection.execute(text("CREATE INDEX ix_operations_counts ON operations (operation_type, status)"))
     for status in OperationStatus:
         connection.execute(

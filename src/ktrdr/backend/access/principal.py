@@ -13,10 +13,11 @@ __all__ = ["BOOTSTRAP", "ENROLMENT", "LOOPBACK", "RESERVED_NAMES", "Principal", 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A token by its name, or one of the three that are no tokens of the ledger."""
+    """A token by its name, or one of the three that are no tokens of the ledger, which have no ``token_id``."""
 
     name: str
     allowed: frozenset[Scope]
+    token_id: str | None = None
 
 
 BOOTSTRAP = Principal("bootstrap", Scope.ADMIN.includes())

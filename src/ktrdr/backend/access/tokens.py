@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
 
@@ -66,7 +66,7 @@ class TokenBook:
             )
         if token.last_used_at is None or now - token.last_used_at >= _COARSE:
             self._note_use(token)
-        return Principal(token.name, token.allowed)
+        return Principal(token.name, token.allowed, token.token_id)
 
     async def create(
         self, name: str, scopes: Sequence[Scope], expires_in_s: float | None, created_by: str
@@ -110,6 +110,13 @@ class TokenBook:
     async def list(self) -> Sequence[TokenRecord]:
         """All tokens, by name."""
         return await self._ledger.tokens()
+
+    async def worthless(self, token_ids: Collection[str]) -> Set[str]:
+        """Which of these tokens, that opened the door once, do so no more: revoked, or expired."""
+        await self._refresh()
+        now = self._clock.now()
+        good = {token_id for token_id, token in self._known.items() if not token.expired(now)}
+        return set(token_ids) - good
 
     async def close(self) -> None:
         """Wait for notes of last uses."""

@@ -64,10 +64,13 @@ class Enrolment:
         self._artifacts = artifacts
         self._drains = Drains(operations.store, registry)
 
-    async def register(self, request: RegisterRequest, key: str | None = None) -> RegisterResponse:
+    async def register(
+        self, request: RegisterRequest, key: str | None = None, *, token_id: str | None = None
+    ) -> RegisterResponse:
         """Take a worker in, having reached it at the endpoint it names; repeating it changes nothing.
 
-        ``key`` is what the worker shows to prove that it is who it says (:mod:`ktrdr.protocol.worker_key`).
+        ``key`` is what the worker shows to prove that it is who it says (:mod:`ktrdr.protocol.worker_key`), ``token_id``
+        names the ledger's token that opened the door to it, if it was one.
 
         Raises
         ------
@@ -84,7 +87,7 @@ class Enrolment:
         await self._refuse_double(endpoint, request, key)
         acknowledged = await self._take_outbox(request, key)
         async with self._registry.writing.of(request.worker_id):
-            record = self._record(endpoint, request)
+            record = self._record(endpoint, request, token_id)
             await self._operations.store.save_worker(record)
             known = self._registry.find(request.worker_id)
             accepted = known.reserved_for if known is not None and known.accepted else None
@@ -173,7 +176,7 @@ class Enrolment:
 
         return await asyncio.to_thread(look)
 
-    def _record(self, endpoint: str, request: RegisterRequest) -> WorkerRecord:
+    def _record(self, endpoint: str, request: RegisterRequest, token_id: str | None) -> WorkerRecord:
         known = self._registry.find(request.worker_id)
         return WorkerRecord(
             worker_id=request.worker_id,
@@ -183,6 +186,7 @@ class Enrolment:
             capabilities=request.capabilities.model_dump(mode="json"),
             registered_at=self._clock.now() if known is None else known.record.registered_at,
             draining=self._drains.held(request.worker_id),
+            enrolled_by=token_id,
         )
 
     async def _claims(self, request: RegisterRequest) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from functools import partial
 from math import ceil
 
@@ -59,6 +59,7 @@ class HealthLoop:
         self._clock = clock
         self._control = control
         self._probing: set[str] = set()
+        self.worthless: Callable[[Collection[str]], Awaitable[Set[str]]] = _none
 
     async def run_probes(self) -> None:
         """Probe for ever; a round begins one interval after the one before, or soon after that one's end."""
@@ -103,11 +104,26 @@ class HealthLoop:
                 for worker_id in group:
                     probe = partial(self.probe, worker_id)
                     probes.create_task(self._guarded("A probe", probe, worker_id))
+        await self.dismiss()
         for worker in self._registry.overdue():
             with about(worker_id=worker.worker_id):
                 _log.warning("Worker %s was unreachable for too long and is forgotten", worker.worker_id)
                 await self.forget(worker.worker_id, "unreachable for too long")
         self._operations.wake()
+
+    def dismiss_soon(self) -> None:
+        """A token is worthless now: see in the background whom that concerns."""
+        self._fleet.spawn(self.dismiss(), "dismiss workers whose token is gone")
+
+    async def dismiss(self) -> None:
+        """Forget workers whose token is worthless by now: nobody would hear of the end of what they are given."""
+        shown = {worker.worker_id: worker.record.enrolled_by for worker in self._registry}
+        worthless = await self.worthless({token for token in shown.values() if token is not None})
+        for worker_id, token in shown.items():
+            if token in worthless:
+                with about(worker_id=worker_id):
+                    _log.warning("Worker %s is forgotten: its token was revoked or has expired", worker_id)
+                    await self.forget(worker_id, "its token was revoked or has expired")
 
     def probe_soon(self, worker_id: str) -> None:
         """Probe one worker in the background, unless that is under way."""
@@ -224,6 +240,10 @@ class HealthLoop:
             assignment = operation.assignment
             if assignment is not None and assignment.instance_id != but_instance:
                 await self._operations.apply(operation.operation_id, WorkerLost(assignment, reason))
+
+
+async def _none(_: Collection[str]) -> Set[str]:
+    return frozenset()
 
 
 def probe_groups(workers: Sequence[str], interval_s: float) -> tuple[list[Sequence[str]], float]:

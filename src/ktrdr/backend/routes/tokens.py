@@ -49,5 +49,9 @@ async def create_token(body: CreateToken, request: Request, services: Services) 
 
 @router.delete("/tokens/{name}", status_code=204)
 async def revoke_token(name: Name, services: Services) -> None:
-    """Make a token worthless: here at once, at other backends of the ledger within two seconds."""
+    """Make a token worthless: here at once, at other backends of the ledger within two seconds. Workers that registered
+    with it are forgotten, and what they ran is done again elsewhere: at once if this backend leads, else within a round of
+    probes."""
     await services.tokens.revoke(name)
+    if services.leads:
+        services.health.dismiss_soon()

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from ktrdr.backend.access.actions import tell, unremarkable
+from ktrdr.backend.access.principal import principal_of
 from ktrdr.backend.routes.common import PROBLEMS, Services, json_answer, json_bytes
 from ktrdr.errors import NotFound
 from ktrdr.logs import about
@@ -51,7 +52,8 @@ async def register_worker(
     same = known is not None and known.record.instance_id == body.instance_id
     with about(worker_id=body.worker_id):
         tell(request.scope, body.worker_id, body.instance_id)
-        answer = await services.enrolment.register(body, key)
+        token_id = principal_of(request.scope).token_id
+        answer = await services.enrolment.register(body, key, token_id=token_id)
         if same and not body.outbox:
             unremarkable(request.scope)
         return answer

@@ -41,7 +41,7 @@ __all__ = [
     "workers",
 ]
 
-SCHEMA = "0008"
+SCHEMA = "0009"
 """The newest migration."""
 
 metadata = MetaData()
@@ -127,6 +127,7 @@ workers = Table(
     Column("capabilities", Words(), nullable=False),
     Column("registered_us", BigInteger, nullable=False),
     Column("draining", Integer, nullable=False),
+    Column("enrolled_by", Words(16)),
 )
 
 models = Table(
