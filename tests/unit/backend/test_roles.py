@@ -17,6 +17,7 @@ class _Member:
     """A backend that is nothing but its role; ``job`` is what a leader does all the time."""
 
     def __init__(self, leadership: MemoryLeadership) -> None:
+        self.follows = False
         self.faults: list[Exception] = []  # of the next takings of the lead
         self.job = asyncio.Event().wait  # never set
         self.roles = Roles(
@@ -25,7 +26,7 @@ class _Member:
             take=self._take,
             leave=self._leave,
             leading=self._leading,
-            following=lambda: [],
+            following=self._following,
         )
 
     async def _take(self) -> None:
@@ -37,6 +38,13 @@ class _Member:
 
     def _leading(self) -> list[Coroutine[Any, Any, Any]]:
         return [self.job()]
+
+    def _following(self) -> list[Coroutine[Any, Any, Any]]:
+        self.follows = True
+        return []
+
+    async def is_following(self) -> bool:
+        return self.follows
 
     async def leads(self) -> bool:
         return self.roles.epoch is not None
@@ -55,6 +63,30 @@ async def _two() -> AsyncIterator[tuple[MemoryElection, _Member]]:
         async with asyncio.timeout(20):
             await first.roles.stop()
             await second.roles.stop()
+
+
+async def test_who_learns_late_who_leads_follows_all_the_same() -> None:
+    """As where the database was away when the backend started."""
+    election, gate = MemoryElection(), asyncio.Event()
+    first, second = _Member(election.candidate("a")), _Member(election.candidate("b"))
+    await first.roles.start()
+    leadership = second.roles.leadership
+    run = leadership.run
+
+    async def late() -> None:
+        await gate.wait()
+        await run()
+
+    leadership.run = late
+    second.roles.patience_s = 0.01
+    await second.roles.start()
+    assert not second.follows
+    gate.set()
+    try:
+        await settle(second.is_following, bool)
+    finally:
+        await first.roles.stop()
+        await second.roles.stop()
 
 
 async def test_a_stop_in_the_middle_of_a_change_of_roles_is_one() -> None:

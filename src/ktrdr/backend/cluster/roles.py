@@ -27,6 +27,7 @@ class Roles:
     ----
     - The fence is closed at the moment at which the election takes the lead away, before anything else is done.
     - No loop of one role runs beside one of the other.
+    - Who does not lead follows, however late it learns who leads.
     - ``epoch`` is that of the term in which this backend serves as leader: everything is loaded and the loops run.
 
     Parameters
@@ -52,6 +53,7 @@ class Roles:
         self.leadership, self._fence = leadership, fence
         self._take, self._leave, self._leading, self._following = take, leave, leading, following
         self.epoch: int | None = None
+        self.patience_s = _FIRST_S
         self._turn = asyncio.Event()
         self._settled = asyncio.Event()
         self._loops: list[asyncio.Task[Any]] = []
@@ -61,9 +63,11 @@ class Roles:
     async def start(self) -> None:
         """Take part in the election; returns once the first role is taken, or when that lasts too long."""
         self._tasks = [asyncio.create_task(self.leadership.run()), asyncio.create_task(self._run())]
-        deciding = asyncio.create_task(self._decide())
-        await asyncio.wait({deciding, *self._tasks}, timeout=_FIRST_S, return_when=asyncio.FIRST_COMPLETED)
-        deciding.cancel()
+        settled = asyncio.create_task(self._settled.wait())
+        await asyncio.wait(
+            {settled, *self._tasks}, timeout=self.patience_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        settled.cancel()
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -74,17 +78,14 @@ class Roles:
         await self._end_role()
         await self.leadership.resign()
 
-    async def _decide(self) -> None:
-        await self.leadership.decided.wait()
-        self._turn.set()
-        await self._settled.wait()
-
     def _elected(self) -> None:
         if self.leadership.epoch != self._fence.epoch:
             self._fence.epoch = None
         self._turn.set()
 
     async def _run(self) -> None:
+        await self.leadership.decided.wait()  # however long: who is not elected is told of no change
+        self._turn.set()
         while True:
             await self._turn.wait()
             self._turn.clear()
