@@ -46,7 +46,6 @@ MUTANTS = (
 )
 _LIKELY = {  # the seeds that found them; whatever changes the course of a run changes these
     "workers of a withdrawn token stay": 90,
-    "an older answer of the ledger brings a withdrawn token back": 108,
     "a lost worker forgets the cancel": 3,
     "cancel lost during dispatch": 7,
     "expiry is checked, then set": 13,
@@ -65,7 +64,6 @@ _LIKELY = {  # the seeds that found them; whatever changes the course of a run c
     "nobody is told that a worker is free": 9,
     "cancelling all passes over what runs": 2,
     "cancelling all takes what waits for what runs": 2,
-    "an older answer of the ledger lifts a pause": 123,
     "a pause is forgotten at a restart of the backend": 4,
     "leases never end": 3,
     "an outdated attempt is started": 3,
