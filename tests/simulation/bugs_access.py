@@ -33,12 +33,6 @@ ACCESS_BUGS = (
         "        self._known.setdefault(token.token_id, token)\n        self._read_at = self._clock.monotonic()\n",
     ),
     _bug(
-        "an older answer of the ledger brings a withdrawn token back",
-        _TOKENS,
-        "                    if changes == self._changes:",
-        "                    if changes >= 0:",
-    ),
-    _bug(
         "workers of a withdrawn token stay",
         "backend/dispatch/health.py",
         "            if token in worthless:\n",

@@ -66,12 +66,6 @@ PEOPLE_BUGS = (
         "",
     ),
     _bug(
-        "an older answer of the ledger lifts a pause",
-        _PAUSES,
-        "        if changes == self._changes:\n",
-        "        if changes <= self._changes:\n",
-    ),
-    _bug(
         "letting one type go lets all go",
         _PAUSES,
         "self._know(await self._store.set_paused(types, None))",
