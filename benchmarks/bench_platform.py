@@ -32,7 +32,7 @@ from ktrdr.testing.worker_jobs import spec
 from table import Row
 
 PROGRAM = """
-from ktrdr.workers.server import run_worker
+from ktrdr.workers.kinds import run_worker
 run_worker("backtesting", port=0, job="ktrdr.testing.worker_jobs:perform")
 """
 
