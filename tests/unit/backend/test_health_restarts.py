@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ktrdr.errors import NotFound, Unavailable
-from ktrdr.operations.events import Event, Reported
+from ktrdr.operations.events import Assigned, Event, Reported
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.memory.ledger import MemoryStore
-from ktrdr.operations.model import ModelRecord
-from support.control_plane import ControlPlane, calm
+from ktrdr.operations.model import ModelRecord, NewOperation, OperationType
+from support.control_plane import ControlPlane, calm, spec_of
+
+BACKTEST = OperationType.BACKTESTING
 
 
 async def test_a_restarted_backend_adopts_running_work(tmp_path: Path) -> None:
@@ -31,6 +34,28 @@ async def test_a_restarted_backend_adopts_running_work(tmp_path: Path) -> None:
         await plane.deliver(worker, name)
         assert str(await plane.status(name)) == "completed"
     assert len(worker.starts) == 1
+
+
+async def test_a_worker_that_the_ledger_had_lost_is_not_free_while_it_has_an_attempt(tmp_path: Path) -> None:
+    """As where a backend was killed between an assignment and telling the worker, while its record was being saved."""
+    plane = ControlPlane(tmp_path)
+    async with plane.running():
+        worker = await plane.join("w1")
+    instance, backend = worker.instance_id, plane.backend
+    new = NewOperation(operation_id="op-lost", operation_type=BACKTEST, spec=spec_of(BACKTEST))
+    await plane.store.submit(new, plane.clock.now())
+    lease_end = plane.clock.now() + timedelta(seconds=60)
+    await plane.store.apply("op-lost", Assigned("w1", instance, lease_end), plane.clock.now())
+    await plane.store.delete_worker("w1")
+    async with plane.running():
+        assert backend is not plane.backend
+        assert len(plane.backend.registry) == 0
+        await plane.store.submit(replace(new, operation_id="op-next"), plane.clock.now())
+        await plane.api("POST", "/workers/register", worker.registration())
+        await plane.until("op-lost", "running")
+        operation = await plane.store.get("op-lost")
+        assert (operation.attempt, operation.failures) == (2, 1)
+        assert [str(await plane.status(name)) for name in ("op-lost", "op-next")] == ["running", "pending"]
 
 
 async def test_after_a_restart_a_lease_lasts_one_full_period_and_no_longer(tmp_path: Path) -> None:

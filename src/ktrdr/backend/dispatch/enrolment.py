@@ -89,13 +89,19 @@ class Enrolment:
         async with self._registry.writing.of(request.worker_id):
             record = self._record(endpoint, request, token_id)
             await self._operations.store.save_worker(record)
+            unknown = self._registry.find(request.worker_id) is None
+            held = await self._operations.store.held(request.worker_id) if unknown else ()
             known = self._registry.find(request.worker_id)
             accepted = known.reserved_for if known is not None and known.accepted else None
             worker = self._registry.put(record)
         # one that says it is busy is not free, not for a moment
         self._registry.heard(worker, view, worker.revision)
+        if known is None:  # forgotten by mistake, or by a backend that ended: what it has, the ledger knows
+            for operation in held:
+                if operation.assignment is not None:
+                    self._registry.adopt(operation.assignment, operation.operation_id)
         if known is None or known.record.instance_id != request.instance_id:
-            accepted = None
+            accepted = worker.reserved_for
             _log.info("Worker %s registered from %s", request.worker_id, endpoint)
         # each time: the first registration of this instance may have stopped here, for want of the ledger
         await self._health.lose(request.worker_id, request.instance_id, "it restarted")
