@@ -229,13 +229,18 @@ def parts(root: Path, *, measured: bool = True) -> Iterator[Parts]:
 
 
 def finished(api: Api, operation_id: str, timeout_s: float = 180) -> Any:
-    """Wait until an operation is terminal and return it."""
+    """Wait until an operation is terminal and return it; else tell its story, and which workers there are."""
+    operation: Any = None
 
     def done() -> Any:
+        nonlocal operation
         operation = api.get(f"/operations/{operation_id}")
         return operation if operation["status"] in ("completed", "failed", "cancelled") else None
 
-    return wait_for(done, f"{operation_id} ends", timeout_s)
+    try:
+        return wait_for(done, f"{operation_id} ends", timeout_s)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it is {operation}; workers: {api.get('/workers')}") from None
 
 
 def in_status(api: Api, operation_id: str, *statuses: str) -> Any:
