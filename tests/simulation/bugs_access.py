@@ -35,8 +35,8 @@ ACCESS_BUGS = (
     _bug(
         "workers of a withdrawn token stay",
         "backend/dispatch/health.py",
-        "            if token in worthless:\n",
-        "            if token is None and token in worthless:\n",
+        "            if worker is not None and worker.record.enrolled_by in worthless:\n",
+        "            if worker is not None and worker.record.enrolled_by in ():\n",
     ),
     _bug(
         "another backend never hears of a withdrawal",

@@ -155,9 +155,8 @@ class WorkerRecord:
     capabilities: Mapping[str, Any]
     registered_at: datetime
     draining: bool = False
-    enrolled_by: str | None = (
-        None  # id of the ledger's token that it showed; None: one of the settings, or none
-    )
+    # the id of the ledger's token that it showed; None: it showed one of the settings, or none
+    enrolled_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from support.control_plane import calm, settle
 class _Member:
     """A backend that is nothing but its role; ``job`` is what a leader does all the time."""
 
-    def __init__(self, leadership: MemoryLeadership) -> None:
+    def __init__(self, leadership: MemoryLeadership, **more: Any) -> None:
         self.follows = False
         self.faults: list[Exception] = []  # of the next takings of the lead
         self.job = asyncio.Event().wait  # never set
@@ -27,6 +27,7 @@ class _Member:
             leave=self._leave,
             leading=self._leading,
             following=self._following,
+            **more,
         )
 
     async def _take(self) -> None:
@@ -68,17 +69,14 @@ async def _two() -> AsyncIterator[tuple[MemoryElection, _Member]]:
 async def test_who_learns_late_who_leads_follows_all_the_same() -> None:
     """As where the database was away when the backend started."""
     election, gate = MemoryElection(), asyncio.Event()
-    first, second = _Member(election.candidate("a")), _Member(election.candidate("b"))
+
+    class Late(MemoryLeadership):
+        async def run(self) -> None:
+            await gate.wait()
+            await super().run()
+
+    first, second = _Member(election.candidate("a")), _Member(Late(election, "b", None), patience_s=0.01)
     await first.roles.start()
-    leadership = second.roles.leadership
-    run = leadership.run
-
-    async def late() -> None:
-        await gate.wait()
-        await run()
-
-    leadership.run = late
-    second.roles.patience_s = 0.01
     await second.roles.start()
     assert not second.follows
     gate.set()

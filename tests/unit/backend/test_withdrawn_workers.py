@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Set
 from datetime import timedelta
 from pathlib import Path
 
@@ -78,3 +78,19 @@ async def test_tokens_of_the_settings_are_no_tokens_of_the_ledger(secured: Contr
     await secured.backend.health.round()
     assert (await secured.store.workers())[0].enrolled_by is None
     assert len(secured.backend.registry) == 1
+
+
+async def test_a_worker_that_shows_another_token_meanwhile_stays(secured: ControlPlane) -> None:
+    worker = await enrolled(secured, "w1")
+    found = secured.backend.tokens.worthless
+
+    async def slow(token_ids: Collection[str]) -> Set[str]:
+        worthless = await found(token_ids)
+        await secured.ask("POST", "/api/v1/workers/register", worker.registration(), **ADMIN)
+        return worthless
+
+    secured.backend.health.worthless = slow
+    await secured.store.access.remove_token("w1")
+    secured.clock.advance(3.0)
+    await secured.backend.health.dismiss()
+    assert [known.worker_id for known in secured.backend.registry] == ["w1"]

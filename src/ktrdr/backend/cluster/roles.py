@@ -38,6 +38,8 @@ class Roles:
         Ends what goes on in the background.
     leading, following
         Give the loops of a role.
+    patience_s
+        How long :meth:`start` waits for the first role.
     """
 
     def __init__(
@@ -49,11 +51,12 @@ class Roles:
         leave: Callable[[], Awaitable[None]],
         leading: Loops,
         following: Loops,
+        patience_s: float = _FIRST_S,
     ) -> None:
         self.leadership, self._fence = leadership, fence
         self._take, self._leave, self._leading, self._following = take, leave, leading, following
         self.epoch: int | None = None
-        self.patience_s = _FIRST_S
+        self._patience_s = patience_s
         self._turn = asyncio.Event()
         self._settled = asyncio.Event()
         self._loops: list[asyncio.Task[Any]] = []
@@ -65,7 +68,7 @@ class Roles:
         self._tasks = [asyncio.create_task(self.leadership.run()), asyncio.create_task(self._run())]
         settled = asyncio.create_task(self._settled.wait())
         await asyncio.wait(
-            {settled, *self._tasks}, timeout=self.patience_s, return_when=asyncio.FIRST_COMPLETED
+            {settled, *self._tasks}, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED
         )
         settled.cancel()
         for task in self._tasks:

@@ -36,10 +36,8 @@ __all__ = ["Dispatcher", "NeedsProbe"]
 
 _log = logging.getLogger("ktrdr.backend")
 _SPEC: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
-_FIRST_LOOK, _FURTHER_LOOKS = (
-    64,
-    1024,
-)  # pending operations read at once; more only while there are free workers
+_FIRST_LOOK = 64  # pending operations read at once; more only while there are free workers
+_LARGEST_LOOK = 1024
 _REFUSALS_PER_PASS = 3
 _BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.5, LONGEST_WAIT.total_seconds()
 _LEDGER_AWAY_S = 1.0
@@ -142,7 +140,7 @@ class Dispatcher:
             claimed = await self._claim(pending)
             if len(pending) < limit:
                 return
-            limit = min(4 * limit, _FURTHER_LOOKS)
+            limit = min(4 * limit, _LARGEST_LOOK)
 
     def _free(self) -> dict[OperationType, bool]:
         """What could be begun now: a worker is free for it and it is not paused; with each, whether one with a GPU is."""

@@ -117,13 +117,17 @@ class HealthLoop:
 
     async def dismiss(self) -> None:
         """Forget workers whose token is worthless by now: nobody would hear of the end of what they are given."""
-        shown = {worker.worker_id: worker.record.enrolled_by for worker in self._registry}
-        worthless = await self.worthless({token for token in shown.values() if token is not None})
-        for worker_id, token in shown.items():
-            if token in worthless:
-                with about(worker_id=worker_id):
-                    _log.warning("Worker %s is forgotten: its token was revoked or has expired", worker_id)
-                    await self.forget(worker_id, "its token was revoked or has expired")
+        shown = {token for worker in self._registry if (token := worker.record.enrolled_by) is not None}
+        worthless = await self.worthless(shown) if shown else shown
+        for known in self._registry if worthless else ():
+            worker = self._registry.find(known.worker_id)
+            # as it is now: meanwhile it may have registered again, with another token
+            if worker is not None and worker.record.enrolled_by in worthless:
+                with about(worker_id=worker.worker_id):
+                    _log.warning(
+                        "Worker %s is forgotten: its token was revoked or has expired", worker.worker_id
+                    )
+                    await self.forget(worker.worker_id, "its token was revoked or has expired")
 
     def probe_soon(self, worker_id: str) -> None:
         """Probe one worker in the background, unless that is under way."""

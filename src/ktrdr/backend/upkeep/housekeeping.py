@@ -17,9 +17,8 @@ _log = logging.getLogger("ktrdr.backend")
 _STEP = 100  # operations of one transaction: some ten milliseconds of the ledger's writer
 _BREATH_S = 0.2  # between two of them; what is submitted or finished meanwhile goes first
 _LONGEST_S = 3_600.0
-_LATE = (
-    1 / 24
-)  # of the retention: how much later than it, at most, an operation goes where an hour would be more
+# Of the retention: how much later than it, at most, an operation goes where an hour would be more.
+_LATE = 1 / 24
 _JUMP = timedelta(minutes=10)
 _WHOLE_STORIES = timedelta(days=7)
 
