@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ktrdr.backend.operations.cancellation import cancel_many
 from ktrdr.operations.model import OperationType
+from ktrdr.operations.store import OperationPage, OperationQuery
 from ktrdr.protocol.queueing import CancelOperations
 from support.control_plane import ControlPlane
 
@@ -79,6 +81,23 @@ async def test_two_users_at_once_count_each_operation_once(plane: ControlPlane) 
     answers = await asyncio.gather(*(_cancel(plane) for _ in range(2)))
     assert sum(a["cancelled"] for a in answers) == 3
     assert sum(a["cancelling"] for a in answers) == 1
+
+
+async def test_what_moves_between_two_looks_is_found(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs while those that wait are read, and waits while those that run are: one look at all is certain."""
+    name = await plane.submit()
+    look = plane.backend.operations.store.page
+
+    async def elsewhere(query: OperationQuery) -> OperationPage:
+        page = await look(query)
+        everywhere = {"pending", "assigned", "running"} <= {str(status) for status in query.statuses}
+        return page if everywhere else replace(page, operations=())
+
+    monkeypatch.setattr(plane.backend.operations.store, "page", elsewhere)
+    assert (await _cancel(plane))["cancelled"] == 1
+    assert await plane.status(name) == "cancelled"
 
 
 @pytest.mark.parametrize(

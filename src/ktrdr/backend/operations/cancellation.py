@@ -18,13 +18,12 @@ from ktrdr.protocol.queueing import CancelOperations, OperationsCancelled
 __all__ = ["cancel_many"]
 
 _AT_MOST = 1_000  # by one request, so that it answers in time
-# What waits goes first, because each running one that ends makes room for one of them; and once more at the end,
-# because a worker may have given one back meanwhile.
-_ORDER = (
-    OperationStatus.PENDING,
-    OperationStatus.ASSIGNED,
-    OperationStatus.RUNNING,
-    OperationStatus.PENDING,
+# What waits goes first, because each running one that ends makes room for one of them; all at once in the end, because
+# what moves between two looks (a worker gives it back, another takes it) may be in neither.
+_LOOKS = (
+    (OperationStatus.PENDING,),
+    (OperationStatus.ASSIGNED, OperationStatus.RUNNING),
+    (OperationStatus.PENDING, OperationStatus.ASSIGNED, OperationStatus.RUNNING),
 )
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -37,13 +36,14 @@ async def cancel_many(
     until = request.before or clock.now() + _MICROSECOND
     ends: Counter[OperationStatus | None] = Counter()
     more = False
-    for status in _ORDER:
-        if more or (request.status and status.value not in request.status):
+    for look in _LOOKS:
+        statuses = tuple(status for status in look if not request.status or status.value in request.status)
+        if more or not statuses:
             continue
         left = limit - ends.total()
         page = await operations.store.page(
             OperationQuery(
-                statuses=(status,),
+                statuses=statuses,
                 operation_type=request.operation_type,
                 limit=min(left + 1, limit),
                 cursor=cursor_before(until),
