@@ -56,8 +56,8 @@ PEOPLE_BUGS = (
     _bug(
         "cancelling all passes over what runs",
         "backend/operations/cancellation.py",
-        "    OperationStatus.RUNNING,\n",
-        "",
+        "    for look in _LOOKS:\n",
+        "    for look in _LOOKS[:1]:\n",
     ),
     _bug(
         "cancelling all takes what waits for what runs",

@@ -74,6 +74,7 @@ class Laws:
         self.ended: dict[str, OperationStatus] = {}  # as somebody was told
         self.results: dict[str, int] = {}
         self.begun: dict[tuple[str, int], Process] = {}  # which process took up an attempt
+        self.turned_away: set[tuple[str, int]] = set()  # attempts whose start was answered 401
         self.vouched: dict[tuple[str, int], float] = {}  # when a backend heard that an attempt runs
         self.quiet: dict[str, float] = {}  # since when nobody spoke for what is held; the longest first
         self.ledger_served_since: Callable[[], float] = lambda: 0.0
@@ -175,6 +176,7 @@ class Laws:
         for attempt in range(ended.attempt + 1):
             self.begun.pop((ended.operation_id, attempt), None)
             self.vouched.pop((ended.operation_id, attempt), None)
+            self.turned_away.discard((ended.operation_id, attempt))
 
     def _asked(self, before: Operation, event: Event, transition: Transition) -> None:
         if not isinstance(event, CancelRequested) or transition.outcome == "ignored":
@@ -211,11 +213,12 @@ class Laws:
 
     def _true(self, before: Operation, event: Event, transition: Transition) -> None:
         """What is said of a worker in its absence: who lives and has taken up an attempt did not refuse or forget it."""
+        attempt = before.operation_id, before.attempt
         told = transition.outcome == "changed" and isinstance(event, Refused | NotMine)
-        if (
-            told and before.status is not OperationStatus.CANCELLING
-        ):  # its start may have come after the cancel
-            worker = self.begun.get((before.operation_id, before.attempt))
+        # The start may have come after the cancel; a copy of it may be let in after another was turned away, for a worker
+        # learns its credential between them: it works for nothing then, and hears that at its report.
+        if told and before.status is not OperationStatus.CANCELLING and attempt not in self.turned_away:
+            worker = self.begun.get(attempt)
             self.demand(
                 worker is None or not worker.alive,
                 "who took up an attempt is asked for its end",

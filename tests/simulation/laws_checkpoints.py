@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointLaws"]
 
-_COMMIT_S = 5.0  # between a look at a file and what is written of it
+_COMMIT_S = 90.0  # with a slow ledger and a backend that stands still, between a look at a file and what is written of it
 
 
 class CheckpointLaws:
@@ -67,7 +67,7 @@ class CheckpointLaws:
         self._seen["released with a checkpoint"] += isinstance(event, Released)
 
     def _verified(self, digest: str) -> bool:
-        return self._shelf.was_intact(digest, _COMMIT_S)
+        return self._shelf.was_verified(digest, _COMMIT_S)
 
     def told(self, operation_id: str, attempt: int, digest: str) -> None:
         """A worker was told that the backend has a checkpoint, and not to stop."""
@@ -97,16 +97,16 @@ class CheckpointLaws:
                 operation_id,
             )
             self._laws.demand(
-                self._shelf.intact(used) and made.done == first,
+                self._shelf.whole(used) and made.done == first,
                 "an attempt goes on from what was verified",
-                f"it begins after {first} with {made}, {self._shelf.intact(used)=}",
+                f"it begins after {first} with {made}, {self._shelf.whole(used)=}",
                 operation_id,
             )
         if record is None or record.attempt != attempt:
             return  # an old order that a worker heard late: it comes to nothing
         digest, done = self._acknowledged.get(operation_id, ("", 0))
         self._laws.demand(
-            first >= done or not self._shelf.intact(digest),
+            first >= done or not self._shelf.whole(digest),
             "acknowledged work is not done again",
             f"it begins after {first}, and {digest[:12]} is whole and after {done}",
             operation_id,

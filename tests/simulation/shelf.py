@@ -39,6 +39,7 @@ class Shelf:
         self._trace, self._random = trace, random
         self._files: dict[str, bytes] = {}
         self._torn: dict[str, float] = {}  # since when
+        self._verified: dict[str, float] = {}  # when a backend last found it whole
         self.made: dict[str, Made] = {}  # also of files that are gone
         self._touched: dict[str, float] = {}
         self.on_delete: Callable[[str], None] = lambda _: None
@@ -67,12 +68,19 @@ class Shelf:
             self._trace.fault("checkpoint torn", f"{digest[:12]} after {made.done}", made.operation_id)
 
     def intact(self, digest: str) -> bool:
+        """A backend looks at the whole file."""
+        if self.whole(digest):
+            self._verified[digest] = self._trace.now()
+        return self.whole(digest)
+
+    def whole(self, digest: str) -> bool:
+        """Nobody looks: for the laws."""
         return digest in self._files and digest not in self._torn
 
-    def was_intact(self, digest: str, within_s: float) -> bool:
-        """Whether it is whole, or was so long ago at most."""
-        torn_at = self._torn.get(digest)
-        return digest in self._files and (torn_at is None or self._trace.now() - torn_at <= within_s)
+    def was_verified(self, digest: str, within_s: float) -> bool:
+        """Whether a backend found it whole so long ago at most; or it is whole, and some backend ever did."""
+        at = self._verified.get(digest)
+        return at is not None and (self.whole(digest) or self._trace.now() - at <= within_s)
 
     def touch(self, digest: str) -> bool:
         if digest in self._files:
@@ -91,6 +99,7 @@ class Shelf:
         self.on_delete(digest)
         self._files.pop(digest, None)
         self._torn.pop(digest, None)
+        self._verified.pop(digest, None)
 
     def folders(self) -> list[str]:
         """One is enough for so few."""
@@ -107,6 +116,7 @@ class Shelf:
             return None
         self.on_collect(digest, self._trace.now() - touched)
         self._torn.pop(digest, None)
+        self._verified.pop(digest, None)
         return len(self._files.pop(digest))
 
     @property

@@ -60,6 +60,7 @@ from simulation.virtual_time import Process, SimulatedClock
 
 __all__ = ["SimulatedWorker"]
 
+_STARTS = ("/backtests/start", "/training/start")
 _STEPS = 20
 _WRONG_S = 600.0  # at most, for a worker's clock at its start
 _CHANGES = 0.05  # of the ends, at which a worker registers again in the same moment
@@ -285,6 +286,8 @@ class SimulatedWorker:
         """As the worker's guard: what it does not know makes it ask the backend first."""
         if self._closed_to(message) and not await self._credentials.admit(_shown(message)):
             self._trace.situations["start without the worker's credential"] += 1
+            if message.path.partition("?")[0] in _STARTS:
+                self._laws.turned_away.add((message.json["task_id"], message.json["attempt"]))
             return Answer(401, {}, b"{}")
         return self._answered(message)
 
@@ -314,7 +317,7 @@ class SimulatedWorker:
             if health.current_operation is not None and health.current_attempt is not None:
                 message.vouches = (health.current_operation, health.current_attempt)
             return _answer(200, health)
-        if path in ("/backtests/start", "/training/start"):
+        if path in _STARTS:
             return _answer(202, self._take(StartJob.model_validate(message.json), message.path))
         operation_id = path.split("/")[4]
         if path.endswith("/cancel"):
@@ -436,9 +439,13 @@ class SimulatedWorker:
 
     def _stop_watch(self) -> Callable[[], float]:
         """Seconds from now on in which this machine was not frozen."""
-        now, frozen_s = self._trace.now, self._frozen_s
-        began = now()
-        return lambda: now() - began - (self._frozen_s - frozen_s)
+        began = self._worked_s()
+        return lambda: self._worked_s() - began
+
+    def _worked_s(self) -> float:
+        """A job may begin in the moment of a freeze: its start was let in, and waited."""
+        until = self._trace.now() if self.paused is None else self._frozen_at
+        return until - self._frozen_s
 
     def _cancel(self, operation_id: str, attempt: int | None) -> Entry:
         entry = self.slot.entry(operation_id)

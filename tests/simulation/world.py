@@ -75,6 +75,7 @@ def simulate(
     log.setLevel(logging.ERROR)
     log.propagate = False
     thresholds = gc.get_threshold()
+    gc.collect()  # the run before this one
     gc.freeze()  # a run makes much, and little of it in cycles: those are looked for seldom
     gc.set_threshold(100_000, 20, 50)
     try:
