@@ -104,6 +104,10 @@ class Laws:
         self._report(violation)
         raise violation
 
+    def now(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self._trace.now()
+
     def demand(self, good: bool, law: str, message: str, operation_id: str | None = None) -> None:
         if not good:
             self.broken(law, message, operation_id)

@@ -17,7 +17,7 @@ __all__ = ["QueueLaws"]
 
 _LAW = "the position in the queue is the number of those that go before, and one"
 _MANY = 10_000  # operations that were asked for lately
-_LATELY = 4  # answers of the ledger about an operation: several may ask for it at once
+_LATELY_S = 120.0  # between an answer of the ledger and the view made of it: the ledger is slow, a backend stands still
 
 
 class QueueLaws:
@@ -25,7 +25,7 @@ class QueueLaws:
 
     def __init__(self, laws: Laws) -> None:
         self._laws = laws
-        self._told: dict[str, deque[int | None]] = {}
+        self._told: dict[str, deque[tuple[float, int | None]]] = {}
 
     def answered(
         self, operation: Operation, position: int | None, waiting: Iterable[Operation] | None
@@ -41,18 +41,21 @@ class QueueLaws:
         self._remember(name, position)
 
     def _remember(self, operation_id: str, position: int | None) -> None:
-        told = self._told.pop(operation_id, None) or deque[int | None](maxlen=_LATELY)
-        told.append(position)
+        now, told = self._laws.now(), self._told.pop(operation_id, deque())
+        while told and told[0][0] < now - _LATELY_S:
+            told.popleft()
+        told.append((now, position))
         self._told[operation_id] = told
         if len(self._told) > _MANY:
             del self._told[next(iter(self._told))]
 
     def shown(self, view: OperationView) -> None:
         """Somebody gets a view of an operation."""
-        position, told = view.queue_position, self._told.get(view.operation_id, ())
+        position = view.queue_position
+        told = [known for _, known in self._told.get(view.operation_id, ())]
         good = position in told if view.status is OperationStatus.PENDING else position is None
         self._laws.demand(
-            good, _LAW, f"{view.status} at {position}, and the ledger said {list(told)}", view.operation_id
+            good, _LAW, f"{view.status} at {position}, and the ledger said {told}", view.operation_id
         )
 
 
