@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,6 +46,10 @@ async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Launcher]:
     made.close()
 
 
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 def nurseries() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "ktrdr.workers.nursery" in child.cmdline()]
 
@@ -60,6 +66,18 @@ async def test_a_preload_that_fails_does_not_matter_and_children_report_their_en
         assert how.peak_rss > 1 << 20
         assert (folder.outcome() is not None) is (code == 0)
     assert "no_such_module cannot be imported ahead of the jobs" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whom it kills for want of memory")
+async def test_a_job_goes_before_its_worker_where_memory_is_wanted(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    child = await launcher.launch(folder_for(tmp_path / "run", "stubborn").root, None)
+    expected = min(oom_score(os.getpid()) + 500, 1000)
+    await until(lambda: oom_score(child.pid) == expected)
+    child.kill()
+    await child.exited
+    child.release()
 
 
 async def test_a_nursery_that_dies_first_is_replaced(launcher: Launcher, tmp_path: Path) -> None:
