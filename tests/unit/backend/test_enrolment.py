@@ -247,6 +247,7 @@ async def test_forgetting_a_worker(plane: ControlPlane) -> None:
 async def test_a_version_that_is_none_is_no_failure(plane: ControlPlane, version: str) -> None:
     machine = plane.machine("w1", version=version)
     await plane.api("POST", "/workers/register", machine.registration())
+    assert [w["worker_id"] for w in (await plane.api("GET", "/workers"))["workers"]] == ["w1"]
 
 
 async def test_a_worker_of_another_version_registers_and_gets_no_work(plane: ControlPlane) -> None:

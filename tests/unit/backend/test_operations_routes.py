@@ -415,6 +415,7 @@ async def test_cancelling_what_the_worker_does_not_know_ends_it(plane: ControlPl
     worker.jobs.clear()
     await plane.api("DELETE", f"/operations/{name}/cancel")
     await plane.until(name, "cancelled")
+    assert (await plane.api("GET", "/workers"))["workers"][0]["status"] == "available"
 
 
 async def test_a_cancel_that_did_not_get_through_is_repeated_by_the_next_probe(plane: ControlPlane) -> None:

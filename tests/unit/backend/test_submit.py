@@ -94,7 +94,8 @@ async def test_a_misspelt_strategy_gets_the_nearest_name(stocked: ControlPlane) 
     ["../secret.yaml", "/etc/passwd", "a/b/c.yaml", "sp500_trend", "..\\..\\x.yaml", "strategies/../x.yaml"],
 )
 async def test_paths_outside_the_strategy_folders_are_refused(stocked: ControlPlane, path: str) -> None:
-    await _refused(stocked, TRAIN, {"strategy_config_path": path}, 422)
+    problem = await _refused(stocked, TRAIN, {"strategy_config_path": path}, 422)
+    assert path in problem["detail"]
 
 
 @pytest.mark.parametrize("path", ["sp500_trend.yaml", "strategies/sp500_trend.yaml"])
@@ -226,7 +227,9 @@ async def test_a_range_that_ends_before_it_starts(stocked: ControlPlane) -> None
 async def test_twenty_bars_do_because_earlier_bars_feed_the_warm_up(stocked: ControlPlane) -> None:
     await add_model(stocked)
     body = {"strategy_name": "sp500_trend", "start_date": "2015-03-02", "end_date": "2015-03-27"}
-    await stocked.api("POST", "/backtests/start", body)
+    started = await stocked.api("POST", "/backtests/start", body)
+    spec = await _spec(stocked, started["operation_id"])
+    assert (spec["start_date"], spec["end_date"]) == ("2015-03-02", "2015-03-27")
 
 
 # --- workers, queue, keys -------------------------------------------------------------------------------------------
@@ -249,12 +252,14 @@ async def test_without_workers_the_errors_say_how_to_start_one(stocked: ControlP
 
 async def test_draining_and_unavailable_workers_count_as_none(stocked: ControlPlane) -> None:
     await stocked.api("POST", "/workers/t1/drain")
-    await _refused(stocked, TRAIN, {"strategy_name": "sp500_trend"}, 503)
+    drained = await _refused(stocked, TRAIN, {"strategy_name": "sp500_trend"}, 503)
+    assert drained["type"] == "urn:ktrdr:problem:no-workers"
     await stocked.api("POST", "/workers/t1/undrain")
     stocked.unplug(stocked.workers["t1"])
     for _ in range(3):
         await stocked.probe()
-    await _refused(stocked, TRAIN, {"strategy_name": "sp500_trend"}, 503)
+    gone = await _refused(stocked, TRAIN, {"strategy_name": "sp500_trend"}, 503)
+    assert gone["type"] == "urn:ktrdr:problem:no-workers"
 
 
 async def test_a_busy_fleet_queues_or_rejects_as_asked(stocked: ControlPlane) -> None:

@@ -443,5 +443,8 @@ def test_too_few_bars_says_how_many() -> None:
 
 def test_the_callers_arrays_stay_writable() -> None:
     signals = np.array([1, 0, 0], dtype=np.int8)
-    simulate(flat(1, 1, 1), signals, confidence=np.ones(3), bars_per_year=252.0)
-    signals[0] = 0
+    confidence = np.ones(3)
+    simulate(flat(1, 1, 1), signals, confidence=confidence, bars_per_year=252.0)
+    assert signals.flags.writeable
+    assert confidence.flags.writeable
+    assert (signals.tolist(), confidence.tolist()) == ([1, 0, 0], [1.0, 1.0, 1.0])
