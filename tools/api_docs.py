@@ -19,6 +19,8 @@ Generated from the backend's OpenAPI document by `make docs`; a test compares. A
 itself at `/openapi.json` and a page to try it at `/docs`.
 
 - Bodies and answers are JSON, unless a route says otherwise; a JSON body may have up to 1 MiB. Unknown keys are refused.
+- Query parameters that a route does not have, and those given twice that are no lists, are refused with 422: a misspelt
+  filter does not answer with everything. The same holds at workers.
 - Every error is an RFC 9457 problem (`application/problem+json`): `type` (`urn:ktrdr:problem:...`), `title`, `status`,
   `detail`, and for faults in the request `errors` with `pointer`, `message`, and for documents `line` and `column`.
 - POSTs that start work honour `Idempotency-Key`: the same key and work give the same operation, other work gives 422.

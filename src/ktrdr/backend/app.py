@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 
 from ktrdr.backend import problems
 from ktrdr.backend.access.doorman import Doorman
@@ -28,9 +28,11 @@ from ktrdr.backend.routes import (
     tokens,
     workers,
 )
+from ktrdr.backend.routes.common import PROBLEMS
 from ktrdr.backend.submission.turnstile import Turnstile
 from ktrdr.backend.wiring import Backend, Parts
 from ktrdr.protocol.messages import BackendHealth
+from ktrdr.protocol.queries import known_query
 
 __all__ = ["PREFIX", "create_app"]
 
@@ -78,13 +80,14 @@ def create_app(
         description="Errors are RFC 9457 problems. POSTs that start work honour `Idempotency-Key`.",
         lifespan=lifespan,
         redirect_slashes=False,
+        dependencies=[Depends(known_query)],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
     app.add_middleware(Turnstile, refused=lambda: _refused(app))
     app.add_middleware(Patience, patience_s=_PATIENCE_S)
     app.add_middleware(Guard, config=config, doorman=doorman)
-    app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"])
+    app.add_api_route("/health", _health, response_model=BackendHealth, tags=["health"], responses=PROBLEMS)
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.include_router(metrics.root)

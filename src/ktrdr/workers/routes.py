@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import psutil
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.responses import PlainTextResponse
 
 from ktrdr.protocol.messages import (
@@ -16,9 +16,11 @@ from ktrdr.protocol.messages import (
     MetricsView,
     OperationList,
     OperationView,
+    Problem,
     StartAccepted,
     StartJob,
 )
+from ktrdr.protocol.queries import known_query
 from ktrdr.workers.problems import Guard, install
 from ktrdr.workers.views import metrics_view, operation_view, progress_view
 
@@ -43,7 +45,12 @@ def make_app(worker: WorkerAPIBase) -> FastAPI:
         finally:
             await worker.close()
 
-    app = FastAPI(title=f"ktrdr {worker.worker_type.value} worker", lifespan=lifespan)
+    app = FastAPI(
+        title=f"ktrdr {worker.worker_type.value} worker",
+        lifespan=lifespan,
+        dependencies=[Depends(known_query)],
+        responses={"4XX": {"model": Problem, "description": "An RFC 9457 problem"}},
+    )
     install(app)
     app.add_middleware(Guard, credentials=worker.credentials)
     app.include_router(_health(worker))

@@ -37,7 +37,7 @@ class QuickRoute(APIRoute):
             except ClientDisconnect:  # it left in the middle; nobody hears the answer
                 return Response(status_code=400)
             key = request.headers.get("idempotency-key")
-            if key is not None and len(key) > LONGEST_KEY:
+            if request.scope["query_string"] or (key is not None and len(key) > LONGEST_KEY):
                 return await careful(request)
             try:
                 body = message.model_validate(json.loads(content))
