@@ -59,7 +59,7 @@ _TITLES: Mapping[type[KtrdrError], str] = {
     errors.Forbidden: "Not allowed",
     errors.Conflict: "Not possible in the present state",
     errors.Unavailable: "Not possible now",
-    errors.NotLeader: "Another backend leads",
+    errors.NotLeader: "This backend does not lead",
     errors.Overloaded: "Too much at once",
     errors.NoWorkers: "No workers available",
     errors.CorruptArtifact: "Stored bytes are damaged",

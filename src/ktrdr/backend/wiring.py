@@ -179,6 +179,11 @@ class Backend:
         if self._company is not None:
             self._company.must_lead()
 
+    async def must_lead_or_say_why(self) -> None:
+        """The same; says so where the ledger does not answer and no other leader is known."""
+        if self._company is not None:
+            await self._company.must_lead_or_say_why()
+
     async def _fresh(self) -> None:
         if self._company is not None:
             await self._company.mirror.fresh()

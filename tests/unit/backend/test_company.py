@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ class _SlowAnswer(MemoryStore):
         super().__init__()
         self.gate, self.reading = asyncio.Event(), asyncio.Event()
         self.gate.set()
+        self.away = False
+
+    async def paused(self) -> Mapping[OperationType, datetime]:
+        if self.away:
+            raise Unavailable("The database X does not answer.")
+        return await super().paused()
 
     async def live(self) -> Sequence[Operation]:
         found = await super().live()
@@ -145,6 +152,34 @@ async def test_what_is_the_leaders_is_refused_with_its_address(
     assert "the leader is the backend a at http://127.0.0.1:8001 (epoch 1)" in problem["detail"]
     assert "KTRDR_API_URL" in problem["detail"]
     assert answer.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/workers/w1/drain", None),
+        ("POST", "/workers/w1/undrain", None),
+        ("DELETE", "/workers/w1", None),
+        ("POST", "/queue/pause", {}),
+        ("POST", "/queue/unpause", {}),
+    ],
+)
+async def test_who_lost_the_lead_with_the_ledger_tells_of_the_ledger(
+    pair: Pair, method: str, path: str, body: Any, lost: bool
+) -> None:
+    """No other leader is known: the reason is not that there is one."""
+    await pair.a.join("w1")
+    pair.election.holder = None
+    for candidate in pair.election.candidates:
+        candidate.look()
+    pair.store.away = lost
+    answer = await pair.a.ask(method, f"/api/v1{path}", body)
+    problem = answer.json()
+    assert (answer.status, problem["type"]) == (503, "urn:ktrdr:problem:not-leader")
+    assert answer.headers["retry-after"] == "1"
+    assert ("ledger does not answer. The database X does not answer." in problem["detail"]) is lost
+    assert ("choosing a leader" in problem["detail"]) is not lost
 
 
 async def test_registrations_go_to_the_leader(pair: Pair) -> None:

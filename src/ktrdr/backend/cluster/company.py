@@ -26,6 +26,7 @@ from ktrdr.backend.operations.joblogs import JobLogs
 from ktrdr.backend.operations.service import OperationsService
 from ktrdr.clock import Clock
 from ktrdr.errors import NotLeader, Unavailable
+from ktrdr.operations.leadership import Leader
 from ktrdr.operations.store import OperationStore
 
 __all__ = ["Company"]
@@ -109,11 +110,10 @@ class Company:
         """Raises NotLeader unless this backend leads."""
         if self.roles.epoch is not None:
             return
-        leader = self._leadership.leader
-        known = leader is not None and leader.name != self._leadership.name
+        leader = self._other
         who = (
             f"the leader is the {leader} (epoch {self.epoch})"
-            if known
+            if leader is not None
             else "the backends are choosing a leader"
         )
         raise NotLeader(
@@ -121,6 +121,27 @@ class Company:
             "KTRDR_API_URL, separated by commas.",
             _RETRY_S,
         )
+
+    async def must_lead_or_say_why(self) -> None:
+        """As :meth:`must_lead`, for requests of people: where no other leader is known, a ledger that does not answer
+        is told of. It stays NotLeader, because nothing was done and another backend may still reach the ledger."""
+        try:
+            self.must_lead()
+        except NotLeader:
+            if self._other is None:
+                try:
+                    await self._backend.store.paused()
+                except Unavailable as away:
+                    raise NotLeader(
+                        f"This backend cannot lead while its ledger does not answer. {away}", _RETRY_S
+                    ) from None
+            raise
+
+    @property
+    def _other(self) -> Leader | None:
+        """The newest leader known, if it is another backend."""
+        leader = self._leadership.leader
+        return None if leader is None or leader.name == self._leadership.name else leader
 
     async def stop(self) -> None:
         """Let another lead."""

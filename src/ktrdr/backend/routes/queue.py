@@ -27,7 +27,7 @@ async def get_queue(request: Request, services: Services) -> Response:
 async def pause_queue(body: QueueChange, request: Request, services: Services) -> Response:
     """Dispatch nothing more, of one type or of all, until `unpause`; a restart of the backend does not end it. What
     runs goes on, and what is submitted waits. Repeating it changes nothing."""
-    services.must_lead()  # whose pass over the queue may be under way
+    await services.must_lead_or_say_why()  # whose pass over the queue may be under way
     tell(request.scope, body.operation_type or "all")
     await services.operations.pauses.pause(_types(body))
     return json_answer(await services.operations.pauses.view(), request)
@@ -36,7 +36,7 @@ async def pause_queue(body: QueueChange, request: Request, services: Services) -
 @router.post("/queue/unpause", response_model=QueueView)
 async def unpause_queue(body: QueueChange, request: Request, services: Services) -> Response:
     """Dispatch again, one type or all. Repeating it changes nothing."""
-    services.must_lead()
+    await services.must_lead_or_say_why()
     tell(request.scope, body.operation_type or "all")
     await services.operations.pauses.lift(_types(body))
     services.dispatcher.wake()

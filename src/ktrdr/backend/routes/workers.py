@@ -118,7 +118,7 @@ async def drain_worker(
     ] = False,
 ) -> WorkerView:
     """Let the worker finish what it runs, or give it back at once, and give it no more."""
-    services.must_lead()
+    await services.must_lead_or_say_why()
     view = await services.enrolment.set_draining(worker_id, True)
     if not release:
         return view
@@ -129,14 +129,14 @@ async def drain_worker(
 @router.post("/workers/{worker_id}/undrain")
 async def undrain_worker(worker_id: str, services: Services) -> WorkerView:
     """Give the worker work again."""
-    services.must_lead()
+    await services.must_lead_or_say_why()
     return await services.enrolment.set_draining(worker_id, False)
 
 
 @router.delete("/workers/{worker_id}", status_code=204)
 async def delete_worker(worker_id: str, services: Services) -> None:
     """Forget an idle or unreachable worker. One that is alive registers again."""
-    services.must_lead()
+    await services.must_lead_or_say_why()
     await services.enrolment.forget(worker_id)
 
 
