@@ -300,7 +300,7 @@ class BackendMachine:
                 f"{self.name} knows since {since}",
                 body["task_id"],
             )
-        message.hooks.append(lambda: self._answer_arrives(body["task_id"]))
+        message.on_answer = lambda: self._answer_arrives(body["task_id"])
 
     def _answer_arrives(self, operation_id: str) -> None:
         if self.armed_answer and self.process is not None:

@@ -6,17 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ktrdr.errors import NoAnswer, ServerUnreachable
 from ktrdr.protocol.transports import Answer
 from simulation.plan import Weather
 from simulation.trace import Trace
-from simulation.virtual_time import Process
+from simulation.virtual_time import Process, VirtualLoop
 
+_QUICKEST_S, _SPREAD_S = 0.001, 0.01 - 0.001  # on the way: at least, and how much more at most
+_MACHINES = 1 << 15  # and what they are asked, of which is remembered what is the machine and what the path
 _STARTS = 10.0  # so many times as often are requests doubled that begin something
 
 __all__ = ["Endpoint", "Message", "Network", "SimulatedTransport"]
@@ -36,7 +38,7 @@ class Message:
     headers: Mapping[str, str]
     number: int
     answer: asyncio.Future[Answer] | None
-    hooks: list[Callable[[], None]] = field(default_factory=list)
+    on_answer: Callable[[], None] | None = None  # called when the answer sets out
     vouches: tuple[str, int] | None = (
         None  # the operation and attempt that a worker's answer to a probe names
     )
@@ -72,7 +74,7 @@ class Network:
         self.weather = weather
         self.endpoints: dict[str, Endpoint] = {}
         self.cut: Counter[tuple[str, str]] = Counter()  # (from, to) machine urls that are cut off, one way
-        self._sent: Counter[tuple[str, str]] = Counter()
+        self._sent: dict[tuple[str, str], int] = {}
         self._arrived: dict[tuple[str, str], int] = {}
         self._wire = Context()  # nobody's: what is on its way arrives whatever becomes of its sender
 
@@ -80,10 +82,9 @@ class Network:
         """Put it on the wire."""
         loop, random, weather = asyncio.get_running_loop(), self._random, self.weather
         link = (message.sender, message.url)
-        self._sent[link] += 1
-        message.number = self._sent[link]
-        latency = random.uniform(0.001, 0.01)
-        if self.cut[link]:
+        message.number = self._sent[link] = self._sent.get(link, 0) + 1
+        latency = _QUICKEST_S + _SPREAD_S * random.random()
+        if self._is_cut(link):
             self._trace.fault(_direction(link), f"{message.method} {message.path}", message.about)
             if random.random() < 0.5:  # no connection, so nothing left; else an old connection swallowed it
                 why = f"no route to {message.url}"
@@ -115,6 +116,9 @@ class Network:
             )
             loop.call_later(latency + after, self._arrive, twin, context=self._wire)
 
+    def _is_cut(self, link: tuple[str, str]) -> bool:
+        return bool(self.cut) and self.cut.get(link, 0) > 0
+
     def forget(self, url: str, doors: Sequence[str]) -> None:
         """Somebody has left who sends nothing any more."""
         for links in (self._sent, self._arrived):
@@ -130,7 +134,8 @@ class Network:
         if message.answer is not None:
             if message.number < self._arrived.get(link, 0):
                 self._trace.fault("reorder", f"{message.method} {message.path}", message.about)
-            self._arrived[link] = max(message.number, self._arrived.get(link, 0))
+            else:
+                self._arrived[link] = message.number
         if endpoint.paused is None and (at_once := endpoint.at_once) is not None:
             self._tell(message)
             answer = endpoint.process.do(at_once, message)
@@ -163,16 +168,16 @@ class Network:
         random = self._random
         if message.answer is None:
             return
-        for hook in message.hooks:
-            hook()
+        if message.on_answer is not None:
+            message.on_answer()
         link = (message.url, message.sender)
-        if self.cut[link]:
+        if self._is_cut(link):
             self._trace.fault(_direction(link), f"answer {answer.status} to {message.path}", message.about)
             return
         if random.random() < self.weather.drop:
             self._trace.fault("drop answer", f"{answer.status} to {message.path}", message.about)
             return
-        latency = random.uniform(0.001, 0.01)
+        latency = _QUICKEST_S + _SPREAD_S * random.random()
         if random.random() < self.weather.hold:
             latency += random.uniform(0.0, 1.0)
         asyncio.get_running_loop().call_later(latency, _give, message.answer, answer, context=self._wire)
@@ -204,6 +209,13 @@ def _give_up(answer: asyncio.Future[Answer], url: str, timeout_s: float) -> None
 def _give(answer: asyncio.Future[Answer], what: Answer) -> None:
     if not answer.done():
         answer.set_result(what)
+
+
+@lru_cache(_MACHINES)
+def _parts(url: str) -> tuple[str, str]:
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}", f"/{path}"
 
 
 class SimulatedTransport:
@@ -238,16 +250,15 @@ class SimulatedTransport:
         self._process.check()
         if self._endpoint is not None and self._endpoint.paused is not None:
             await self._endpoint.paused.wait()
-        scheme, _, rest = url.partition("://")
-        host, _, path = rest.partition("/")
-        loop = asyncio.get_running_loop()
+        machine, path = _parts(url)
+        loop = cast("VirtualLoop", asyncio.get_running_loop())
         future: asyncio.Future[Answer] = loop.create_future()
-        message = Message(self._url, f"{scheme}://{host}", method, f"/{path}", json, headers or {}, 0, future)
+        message = Message(self._url, machine, method, path, json, headers or {}, 0, future)
         if self._on_send is not None:
             self._on_send(message)
         self._process.check()
         self._network.send(message, timeout_s)
-        too_late = loop.call_later(timeout_s, _give_up, future, url, timeout_s)
+        too_late = loop.limit(timeout_s, _give_up, future, url, timeout_s)
         status: int | None = None
         try:
             answer = await future

@@ -56,7 +56,8 @@ class Trace:
             story.append(line)
 
     def _digest(self) -> None:
-        self._hash.update("".join(f"{line}\n" for line in self._unhashed).encode())
+        self._unhashed.append("")  # a line end after the last, too
+        self._hash.update("\n".join(self._unhashed).encode())
         self._unhashed.clear()
 
     def fault(self, name: str, text: str, operation_id: str | None = None) -> None:

@@ -16,6 +16,7 @@ __all__ = ["EPOCH", "Process", "SimulatedClock", "VirtualLoop"]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _FEW = 16
+_CONTEXT, _CALLBACK, _ARGS, _LINE = 2, 3, 4, 5  # places in what is due
 T = TypeVar("T")
 _OWNER: ContextVar[Process | None] = ContextVar("owner", default=None)
 
@@ -43,20 +44,18 @@ class _NothingToWaitFor(selectors.BaseSelector):
         return self._keys
 
 
-class _Due(asyncio.TimerHandle):
-    """Something to be called, now or later: what asyncio's own handles are, without their debugging."""
+class _Due(list[Any]):
+    """Something to be called, now or later: when, a number in the order of making, the context, the callback (None once
+    it is cancelled), its arguments, and the line of limits it stands in. A list, because millions are made and
+    compared, and lists do both without Python."""
 
     __slots__ = ()
 
-    def __init__(self, when: float, callback: Any, args: Any, loop: Any, context: Context | None) -> None:
-        self._when, self._callback, self._args, self._loop = when, callback, args, loop
-        self._context = copy_context() if context is None else context
-        self._cancelled = self._scheduled = False
-        self._source_traceback = self._repr = None
-
     def cancel(self) -> None:
-        self._cancelled = True
-        self._callback = self._args = self._context = None
+        self[_CONTEXT] = self[_CALLBACK] = self[_ARGS] = None
+
+    def cancelled(self) -> bool:
+        return self[_CALLBACK] is None
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -68,36 +67,69 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._timers: list[tuple[float, int, _Due]] = []
+        self._timers: list[_Due] = []
+        self._limits: dict[float, deque[_Due]] = {}  # by length, each in the order of their ends
         self._made = 0
         self.frozen: dict[Process | None, list[_Due]] = {}  # what became due of whom meanwhile
         super().__init__(_NothingToWaitFor())
         self._ready: deque[_Due]
         self._stopping: bool
-        self.set_task_factory(_owned)
 
     get_debug: Any = bool  # asked for each future: always False, and no Python is called for it
 
     def time(self) -> float:
         return self._now
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = _Due(self._now, callback, args, self, context)
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        handle = _Due((0.0, 0, copy_context() if context is None else context, callback, args, None))
         self._ready.append(handle)
         return handle
 
-    def call_later(
-        self, delay: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self._now + delay, callback, *args, context=context)
-
-    def call_at(
-        self, when: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        timer = _Due(when, callback, args, self, context)
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
         self._made += 1
-        heappush(self._timers, (when, self._made, timer))
+        timer = _Due(
+            (
+                self._now + delay,
+                self._made,
+                copy_context() if context is None else context,
+                callback,
+                args,
+                None,
+            )
+        )
+        heappush(self._timers, timer)
         return timer
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        self._made += 1
+        timer = _Due((when, self._made, copy_context() if context is None else context, callback, args, None))
+        heappush(self._timers, timer)
+        return timer
+
+    def limit(self, delay: float, callback: Any, *args: Any) -> _Due:
+        """As ``call_later``, for what is nearly always cancelled: of the limits of one length only the first that may
+        count is among the timers."""
+        line = self._limits.setdefault(delay, deque())
+        self._made += 1
+        timer = _Due((self._now + delay, self._made, copy_context(), callback, args, line))
+        if not line:
+            heappush(self._timers, timer)
+        line.append(timer)
+        return timer
+
+    def _next_limit(self, line: deque[_Due]) -> None:
+        line.popleft()
+        while line and line[0][_CALLBACK] is None:
+            line.popleft()
+        if line:
+            heappush(self._timers, line[0])
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> Any:
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        owner = _OWNER.get()
+        if owner is not None:
+            owner.own(task)
+        return task
 
     def _run_once(self) -> None:
         """Turns of asyncio's loop, without files and threads: the hottest place of a simulation."""
@@ -108,24 +140,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                     raise RuntimeError(
                         "The simulation stands still: nothing is due, and nobody will ever wake anybody."
                     )
-                self._now = max(self._now, timers[0][0])
-                while timers and timers[0][0] <= self._now:
-                    timer = heappop(timers)[2]
-                    if not timer._cancelled:
+                now = self._now = max(self._now, timers[0][0])
+                while timers and timers[0][0] <= now:
+                    timer = heappop(timers)
+                    if timer[_LINE] is not None:
+                        self._next_limit(timer[_LINE])
+                    if timer[_CALLBACK] is not None:
                         ready.append(timer)
             for _ in range(len(ready)):
                 handle = ready.popleft()
-                if handle._cancelled:
+                _, _, context, callback, args, _ = handle
+                if callback is None:
                     continue
-                if frozen and (held := frozen.get(handle._context.get(_OWNER))) is not None:
+                if frozen and (held := frozen.get(context.get(_OWNER))) is not None:
                     held.append(handle)
                     continue
                 try:
-                    handle._context.run(handle._callback, *handle._args)
+                    context.run(callback, *args)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:  # as asyncio's own loop: whoever watches it is told
-                    self.call_exception_handler({"message": f"Exception in {handle!r}", "exception": error})
+                    self.call_exception_handler({"message": f"Exception in {callback!r}", "exception": error})
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         done = self.create_future()
@@ -137,14 +172,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
-
-
-def _owned(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:
-    task = asyncio.Task(coro, loop=loop, **more)
-    owner = _OWNER.get()
-    if owner is not None:
-        owner.own(task)
-    return task
 
 
 class Process:
@@ -209,9 +236,13 @@ class SimulatedClock:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.skew_s = 0.0
+        self._told = (0.0, EPOCH)  # the last answer: often nothing has moved since
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._loop.time() + self.skew_s)
+        seconds = self._loop.time() + self.skew_s
+        if seconds != self._told[0]:
+            self._told = (seconds, EPOCH + timedelta(seconds=seconds))
+        return self._told[1]
 
     def monotonic(self) -> float:
         return self._loop.time()

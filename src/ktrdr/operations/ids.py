@@ -10,6 +10,8 @@ from ktrdr.operations.model import OperationType
 
 __all__ = ["new_operation_id"]
 
+_STAMP = len("2026-01-01_12:00:00")
+
 
 def new_operation_id(operation_type: OperationType, clock: Clock, random: Random) -> str:
     """A name like ``op_backtesting_20260101_120000_ab12cd34``.
@@ -18,5 +20,6 @@ def new_operation_id(operation_type: OperationType, clock: Clock, random: Random
     (``random.SystemRandom()`` in a server, a seeded one in tests); two names of one type and second are equal with
     a chance of 1 in 4 billion, and the ledger refuses a name that exists.
     """
-    stamp = clock.now().astimezone(UTC).strftime("%Y%m%d_%H%M%S")
+    seconds = clock.now().astimezone(UTC).isoformat("_", "seconds")[:_STAMP]
+    stamp = seconds.replace("-", "").replace(":", "")
     return f"op_{operation_type}_{stamp}_{random.getrandbits(32):08x}"

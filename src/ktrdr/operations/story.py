@@ -10,6 +10,7 @@ __all__ = ["STORY_LINES", "compacted", "one_line", "tell"]
 STORY_LINES = 40
 _KEPT_FIRST = 10
 _LINE_LENGTH = 300
+_STAMP = len("2026-01-01T12:00:00.000")
 _LEFT_OUT = re.compile(r"\.\.\. (\d+) lines left out \.\.\.\Z")
 _REPEATED = re.compile(r"(?P<text>.*) \(x(?P<count>\d+)\)\Z")
 
@@ -27,7 +28,7 @@ def tell(story: tuple[str, ...], now: datetime, text: str) -> tuple[str, ...]:
     that reports for hours costs one line. Beyond ``STORY_LINES`` the middle is left out: the first and the newest
     lines stay, and one line between them says how many are missing.
     """
-    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    stamp = now.astimezone(UTC).isoformat(timespec="milliseconds")[:_STAMP] + "Z"
     text = one_line(text)
     if story:
         last, count = _split(story[-1].partition(" ")[2])

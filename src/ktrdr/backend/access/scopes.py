@@ -94,13 +94,14 @@ class RouteMatch(NamedTuple):
     variables: Mapping[str, str]
 
 
-def _compiled() -> dict[str, list[tuple[re.Pattern[str], str]]]:
-    """By method; names without a variable part first. The patterns are the router's own, so that both always see the
-    same route: a path that the router takes for it and this table does not would open to every credential."""
-    found: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+def _compiled() -> dict[tuple[str, int], list[tuple[re.Pattern[str], str]]]:
+    """By method and number of slashes, which no variable part contains; names without a variable part first. The
+    patterns are the router's own, so that both always see the same route: a path that the router takes for it and this
+    table does not would open to every credential."""
+    found: dict[tuple[str, int], list[tuple[re.Pattern[str], str]]] = {}
     for route in sorted(ROUTES, key=lambda route: "{" in route):
         method, path = route.split(" ")
-        found.setdefault(method, []).append((compile_path(path)[0], route))
+        found.setdefault((method, path.count("/")), []).append((compile_path(path)[0], route))
     return found
 
 
@@ -109,7 +110,7 @@ _PATTERNS = _compiled()
 
 def matched(method: str, path: str) -> RouteMatch | None:
     """The table's line for a request; None where there is no such route, so that nothing can happen."""
-    for pattern, route in _PATTERNS.get(method, ()):
+    for pattern, route in _PATTERNS.get((method, path.count("/")), ()):
         if found := pattern.match(path):
             return RouteMatch(route, ROUTES[route], found.groupdict())
     return None
