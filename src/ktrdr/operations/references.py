@@ -15,6 +15,7 @@ __all__ = ["Mentions", "References", "digests_in", "follow", "mentioned_by_row"]
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _LARGEST_DOCUMENT = 1 << 20
 _BITS_EACH = 20  # with eight bits set for each digest, one of 10,000 others is taken for one that was added
+_EIGHTHS = range(224, -1, -32)
 _FEWEST_BITS, _MOST_BITS = 1 << 16, 1 << 32
 
 
@@ -82,7 +83,8 @@ class References:
 
     def _places(self, digest: str) -> Iterable[int]:
         """A digest is random already: each eighth of it is a place."""
-        return (int(digest[i : i + 8], 16) & self._mask for i in range(0, 64, 8))
+        number, mask = int(digest, 16), self._mask
+        return [number >> shift & mask for shift in _EIGHTHS]
 
 
 def follow(documents: Iterable[str], artifacts: FileArtifactStore) -> set[str]:

@@ -32,6 +32,9 @@ class Slot:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._owed: dict[
+            str, Entry
+        ] = {}  # those of them whose end the backend may not know, in the same order
         self.current: Entry | None = None
         self.closed = False
 
@@ -97,14 +100,17 @@ class Slot:
         """
         if self.current is not None:
             return self.current
-        return next(
-            (entry for entry in self.newest_first() if entry.delivery in ("sending", "waiting")), None
-        )
+        for entry in reversed(self._owed.values()):
+            if entry.delivery in ("sending", "waiting"):
+                return entry
+        return None
 
     def sent(self, entry: Entry, *, acknowledged: bool) -> None:
         """A report came back, or did not; an end that went along with a registration meanwhile stays acknowledged."""
         if entry.delivery == "sending":
             entry.delivery = "done" if acknowledged else "waiting"
+            if acknowledged:
+                self._known(entry)
 
     def acknowledged(self, key: str) -> None:
         """The backend has the end of ``operation_id:attempt``."""
@@ -112,9 +118,16 @@ class Slot:
         entry = self._entries.get(operation_id)
         if entry is not None and entry.ending is not None and str(entry.run.attempt) == attempt:
             entry.delivery = "done"
+            self._known(entry)
+
+    def _known(self, entry: Entry) -> None:
+        if self._owed.get(entry.run.operation_id) is entry:
+            del self._owed[entry.run.operation_id]
 
     def _remember(self, operation_id: str, entry: Entry) -> None:
         self._entries.pop(operation_id, None)
-        self._entries[operation_id] = entry
+        self._owed.pop(operation_id, None)
+        self._entries[operation_id] = self._owed[operation_id] = entry
         while len(self._entries) > _REMEMBERED:
-            self._entries.popitem(last=False)
+            forgotten, _ = self._entries.popitem(last=False)
+            self._owed.pop(forgotten, None)
