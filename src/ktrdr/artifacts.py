@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ktrdr.errors import CorruptArtifact, InvalidInput, NotFound
+from ktrdr.private import private_folder
 
 __all__ = ["ArtifactStore", "FileArtifactStore", "check_digest", "sha256_of", "sync_directory"]
 
@@ -98,7 +99,7 @@ class FileArtifactStore:
         if self.intact(digest) and self.touch(digest):
             return
         first = not target.parent.is_dir()
-        target.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(target.parent)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
         try:
             sha = hashlib.sha256()

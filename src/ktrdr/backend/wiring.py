@@ -41,6 +41,7 @@ from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import OperationStatus
 from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationStore
+from ktrdr.private import private_folder
 from ktrdr.protocol.tls_renewal import connecting
 from ktrdr.protocol.transports import AiohttpTransport, Transport
 from ktrdr.strategies import StrategyLibrary, example_root
@@ -193,8 +194,7 @@ class Backend:
         folder = self.config.home / "uploads"
         if self._company is not None:
             folder /= self._company.own_folder
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return private_folder(folder)
 
     async def start(self) -> None:
         """Clear what an earlier process left half-written, then lead, or find out who leads."""

@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 
 from ktrdr.artifacts import sha256_of
 from ktrdr.errors import CorruptArtifact, InvalidInput, KtrdrError
+from ktrdr.private import private_file
 
 __all__ = ["ARTIFACTS", "FORMAT", "HOME", "LEDGER", "Archive", "Manifest", "Member", "read_archive"]
 
@@ -30,11 +31,6 @@ HEAD, TAIL = "ktrdr-backup.json", "manifest.json"
 LEDGER, HOME, ARTIFACTS = "ledger/", "home/", "artifacts/"
 _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 256 << 20
-
-
-def _owned(path: str, flags: int) -> int:
-    """For the owner only from the first byte on: whoever reads a backup has everything that is in the home."""
-    return os.open(path, flags, 0o600)
 
 
 class Readable(Protocol):
@@ -93,7 +89,7 @@ class Archive:
         self._chain, self._count, self._bytes = hashlib.sha256(), 0, 0
 
     def __enter__(self) -> Archive:
-        self._file = open(self._part, "xb", opener=_owned)
+        self._file = open(self._part, "xb", opener=private_file)
         mode: Any = "w|gz" if self.target.suffix in (".gz", ".tgz") else "w|"
         self._tar = tarfile.open(fileobj=self._file, mode=mode, format=tarfile.PAX_FORMAT)
         self._write(HEAD, io.BytesIO(json.dumps({"format": FORMAT}).encode()), None)

@@ -19,6 +19,7 @@ from ktrdr.operations.sql import postgres, sqlite
 from ktrdr.operations.sql.place import ledger_place, shown
 from ktrdr.operations.sql.schema import known_schemas, migrate
 from ktrdr.operations.sql.tables import SCHEMA
+from ktrdr.private import private_file, private_folder
 
 __all__ = ["restore_backup", "verify_backup"]
 
@@ -63,7 +64,8 @@ def restore_backup(archive: Path, home: Path, database: str | None) -> Manifest:
     _refuse_unless_empty(home, place)
     verify_backup(archive)
     work, moved, made = home / _WORK, list[Path](), not home.exists()
-    work.mkdir(parents=True)
+    private_folder(home)
+    work.mkdir(mode=0o700)
     try:
         manifest = read_archive(archive, _Unpacking(work).take)
         with _new_ledger(place) as connection:
@@ -134,7 +136,7 @@ class _Unpacking:
             path, mode = self._work / "ledger" / member.name.removeprefix(LEDGER), 0o600
         else:
             path, mode = self._work / "home" / member.name.removeprefix(HOME), member.mode
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         with path.open("xb") as file:
             while chunk := member.stream.read(_CHUNK):
                 file.write(chunk)
@@ -180,8 +182,9 @@ def _transaction(engine: Engine, name: str) -> Iterator[Connection]:
 
 
 def _engine_of_file(path: Path) -> Engine:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     path.unlink(missing_ok=True)
+    os.close(private_file(str(path), os.O_CREAT | os.O_EXCL))
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         module=sqlite.driver(),

@@ -23,6 +23,7 @@ from typing import IO
 
 from ktrdr.cli.client import Api
 from ktrdr.errors import Conflict, InvalidSetting, KtrdrError, ServerUnreachable
+from ktrdr.private import private_file, private_folder
 from ktrdr.protocol.tls import TlsSettings
 from ktrdr.settings import api_token
 
@@ -112,7 +113,7 @@ class Fleet:
     def start(self) -> None:
         """Start every part and wait until the backend answers and every worker is registered."""
         plan = self._plan
-        (plan.home / "logs").mkdir(parents=True, exist_ok=True)
+        private_folder(plan.home / "logs")
         backend = self._part(
             "backend",
             ("backend", "start", "--host", plan.host, "--listen-fd", str(self._socket.fileno())),
@@ -174,7 +175,7 @@ class Fleet:
     def _launch(self, part: _Part) -> None:
         if part.log.exists() and part.log.stat().st_size > _LOG_LIMIT:
             part.log.replace(part.log.with_suffix(".log.1"))
-        with part.log.open("ab") as log, _signals_later():
+        with open(part.log, "ab", opener=private_file) as log, _signals_later():
             part.process = subprocess.Popen(  # noqa: S603  (our own interpreter and arguments)
                 [sys.executable, "-m", "ktrdr", *part.arguments],
                 stdin=subprocess.DEVNULL,
@@ -297,8 +298,8 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _lock_home(home: Path) -> IO[str]:
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "fleet.lock").open("a")
+        private_folder(home)
+        lock = open(home / "fleet.lock", "a", opener=private_file)  # noqa: SIM115  (held by the caller)
     except OSError as error:
         raise InvalidSetting(
             f"KTRDR_HOME '{home}' cannot be used: {error.strerror}. Point it at a folder you can write to."

@@ -23,6 +23,7 @@ from ktrdr.market.frames import concatenate
 from ktrdr.market.manifest import DatasetManifest, load_dataset, read_manifest, write_dataset
 from ktrdr.market.resample import can_resample
 from ktrdr.market.symbols import check_symbol
+from ktrdr.private import private_folder
 from ktrdr.timeframe import Timeframe
 
 __all__ = ["MarketStore"]
@@ -212,7 +213,7 @@ class MarketStore:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One writer at a time, over all processes; the system releases the lock when a process dies."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        private_folder(self.root)
         with (self.root / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -240,7 +241,7 @@ def _newer(stored: Bars, bars: Bars) -> Bars:
 
 def _replace(file: Path, text: str) -> None:
     """Write beside, sync, rename: a reader finds the old text or the new one, also after a power cut."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parent)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".part-")
     try:
         with os.fdopen(handle, "w") as stream:

@@ -33,6 +33,7 @@ from ktrdr.errors import InvalidInput, NotFound
 from ktrdr.operations.jsontext import dump_ascii
 from ktrdr.operations.metrics_log import MetricsReader, MetricsWriter
 from ktrdr.operations.progress import Metric, Progress, Scalar
+from ktrdr.private import private_folder
 
 __all__ = ["PUBLISH_EVERY_S", "ProgressBridge"]
 
@@ -220,7 +221,7 @@ def _payload(progress: Progress) -> bytes:
 
 def _lay_out(path: Path) -> None:
     """Put an empty bridge at ``path`` at once, so that nobody opens half a one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     path.with_name(path.name + ".metrics").unlink(missing_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".bridge-")
     with os.fdopen(handle, "wb") as file:

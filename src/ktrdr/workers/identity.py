@@ -14,6 +14,7 @@ from typing import IO
 
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.model import WorkerType
+from ktrdr.private import private_folder
 from ktrdr.protocol.worker_key import bind
 
 __all__ = ["Identity", "claim_identity", "new_instance_id"]
@@ -71,7 +72,7 @@ def claim_identity(home: Path, worker_type: WorkerType, worker_id: str | None = 
 
 
 def _lock(folder: Path, worker_id: str) -> Identity | None:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     file = (folder / "lock").open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ktrdr.private import private_folder
 from ktrdr.protocol.messages import DeliverRequest
 
 __all__ = ["Outbox", "entry_key"]
@@ -38,7 +39,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._unsaved: dict[str, DeliverRequest] = {}
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         for torn in folder.glob(".part-*"):
             torn.unlink(missing_ok=True)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ktrdr.private import private_folder
+
 __all__ = ["AuditFile", "chains", "slot_of"]
 
 _log = logging.getLogger("ktrdr.backend")
@@ -135,7 +137,7 @@ class AuditFile:
             (self._folder / _name(self._slot, outdated)).unlink(missing_ok=True)
 
     def _open(self) -> int:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder)
         for slot in range(1, _SLOTS + 1):
             for handle in self._locked(self._folder / _name(slot)):
                 self._slot = slot

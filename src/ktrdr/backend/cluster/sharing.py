@@ -15,6 +15,7 @@ from ktrdr.operations.leadership import Leadership
 from ktrdr.operations.sql.board import Board, SqlBoard, Storage
 from ktrdr.operations.sql.fence import Fence
 from ktrdr.operations.sql.ledger import SqlStore
+from ktrdr.private import private_folder
 
 __all__ = ["Cluster", "claim_storage", "open_cluster"]
 
@@ -60,7 +61,7 @@ def claim_storage(home: Path, board: SqlBoard, ledger: str) -> None:
     InvalidSetting
         If the ledger belongs to another folder.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    private_folder(home)
     mark = home / _IDENTITY
     place = f"{socket.gethostname()}:{home}"
     identity, noted = _read(mark), board.storage()

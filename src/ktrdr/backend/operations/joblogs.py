@@ -17,6 +17,7 @@ from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError, NotFound, Unavailable
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.operations.store import OperationStore
+from ktrdr.private import private_folder
 from ktrdr.protocol.client import LogPiece
 from ktrdr.protocol.messages import DeliverRequest, HealthView
 
@@ -92,7 +93,7 @@ class JobLogs:
 
         def work() -> None:
             path = self._path(delivery.operation_id, delivery.attempt)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             path.write_bytes(self._artifacts.read(digest))
             for outdated in sorted(path.parent.glob("*.log"))[:-_ATTEMPTS]:
                 outdated.unlink(missing_ok=True)
@@ -172,7 +173,7 @@ class JobLogs:
         before, behind = _left_out(cut), _left_out(skipped)
 
         def work() -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             with path.open("wb" if begin else "ab") as file:
                 file.write(before + piece.content + behind)
             if path.stat().st_size > 2 * _LIMIT:

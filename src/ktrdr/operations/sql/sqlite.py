@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import os
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ktrdr.errors import InvalidSetting, KtrdrError, Unavailable
 from ktrdr.operations.sql.schema import migrate
+from ktrdr.private import private_file, private_folder
 
 __all__ = ["LedgerFile", "Lock", "driver", "journal_for", "reading_uri"]
 
@@ -56,7 +58,7 @@ class Lock:
 
     def __init__(self, ledger: Path) -> None:
         path = ledger.with_name(ledger.name + ".lock")
-        self._file = path.open("a+")
+        self._file = open(path, "a+", opener=private_file)  # noqa: SIM115  (held until release)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -93,13 +95,15 @@ class LedgerFile:
         self.module = module or driver()
         self.journal = journal_for(self.module.sqlite_version_info)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._lock = Lock(path)
         except OSError as error:
             raise InvalidSetting(
                 f"The ledger {path} cannot be opened: {error.strerror}. Point KTRDR_HOME or KTRDR_DATABASE_URL at a "
                 "place this user can write to."
             ) from None
+        with contextlib.suppress(OSError):  # it is there already, or SQLite says below what is wrong
+            os.close(private_file(str(path), os.O_CREAT | os.O_EXCL))
         self.writer = self._engine("BEGIN IMMEDIATE", 1)
         self.reader = self._engine("BEGIN", readers)
         try:
