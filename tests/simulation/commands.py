@@ -76,12 +76,12 @@ class Commands:
         same = operation.priority == body["priority"] and all(
             operation.requirements.get(want, False) == body.get(want, False) for want in _WANTS
         )
-        self._laws.demand(
-            same,
-            "what is recorded is what was asked for",
-            f"{body} became {operation}",
-            operation.operation_id,
-        )
+        if not same:  # only then is it told in full
+            self._laws.broken(
+                "what is recorded is what was asked for",
+                f"{body} became {operation}",
+                operation.operation_id,
+            )
         return operation
 
     def _free(self, kind: OperationType, gpu: bool) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from ktrdr.errors import FieldError, InvalidInput
 
@@ -65,11 +66,16 @@ class TokenRecord:
     @property
     def allowed(self) -> frozenset[Scope]:
         """All that its scopes include."""
-        return closure(self.scopes)
+        return _closure(self.scopes)
 
 
 def closure(scopes: Iterable[Scope]) -> frozenset[Scope]:
     """The scopes with all that they include."""
+    return _closure(tuple(scopes))
+
+
+@lru_cache(maxsize=128)  # asked for at each request
+def _closure(scopes: tuple[Scope, ...]) -> frozenset[Scope]:
     return frozenset(inner for scope in scopes for inner in scope.includes())
 
 

@@ -65,16 +65,19 @@ def _moderate(value: dict[str, Any]) -> dict[str, Any]:
 def _plainly_small(value: dict[str, Any]) -> bool:
     """Nearly everything that a job says of itself, a thousand times in a round of probes: a few flat figures, which
     are below the limit however they are written."""
-    return len(value) <= _FEW and all(
-        len(key) <= _SHORT_KEY
-        and (
+    if len(value) > _FEW:
+        return False
+    for key, item in value.items():
+        kind = item.__class__
+        small = (
             item is None
-            or item.__class__ in (float, bool)
-            or (item.__class__ is int and -_WORD < item < _WORD)
-            or (item.__class__ is str and len(item) <= _SHORT_TEXT)
+            or kind in (float, bool)
+            or (kind is str and len(item) <= _SHORT_TEXT)
+            or (kind is int and -_WORD < item < _WORD)
         )
-        for key, item in value.items()
-    )
+        if not small or len(key) > _SHORT_KEY:
+            return False
+    return True
 
 
 def _children(value: Any) -> Iterable[Any]:

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = ["BacktestSpec", "DatasetRef", "JobSpec", "TrainingSpec", "canonical_json"]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(model: BaseModel) -> bytes:
     """The one byte form of a message: sorted keys, no blanks, UTF-8; equal values give equal bytes."""
     data = model.model_dump(mode="json", exclude_none=True)
-    return json.dumps(
-        data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _CANONICAL.encode(data).encode()
 
 
 class _Spec(BaseModel):

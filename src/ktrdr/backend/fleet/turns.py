@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ktrdr.operations.model import WorkerType
 
@@ -15,8 +14,7 @@ __all__ = ["Candidate", "Standing", "Turns"]
 _SPARE = 64  # entries that no longer count, before they are cleared away
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What matters of a worker for choosing one. ``free``: it may be chosen now; ``usable``: it takes work, or will
     when it is done; ``holds``: the operation it runs or is reserved for."""
 
@@ -109,12 +107,14 @@ class Turns:
 
     def first(self, kind: WorkerType, gpus: Iterable[bool], but: str | None) -> Candidate | None:
         """The free worker with the lowest turn among these with and without GPU, other than ``but``."""
-        fronts = (self._front((kind, gpu), but) for gpu in gpus)
-        return min(
-            (worker for worker in fronts if worker is not None),
-            key=lambda worker: (worker.turn, worker.number),
-            default=None,
-        )
+        found: Candidate | None = None
+        for gpu in gpus:
+            worker = self._front((kind, gpu), but)
+            if worker is not None and (
+                found is None or (worker.turn, worker.number) < (found.turn, found.number)
+            ):
+                found = worker
+        return found
 
     def _front(self, key: tuple[WorkerType, bool], but: str | None) -> Candidate | None:
         queue, passed = self._queues[key], None
