@@ -180,8 +180,8 @@ def is_free(worker: WorkerEndpoint) -> bool:
     return (
         worker.current_operation_id is None
         and worker.verified
-        and str(worker.record.capabilities.get("version")) in _SERVED
         and worker.failures == 0
         and not worker.record.draining
         and not worker.drains_itself
+        and str(worker.record.capabilities.get("version")) in _SERVED
     )

@@ -80,9 +80,11 @@ class Deadlines:
     def _conserved(self, now: float) -> None:
         """A worker that the backend holds for free is not left idle while something waits that it may do."""
         waiting = {kind: list(self._waiting(kind)) for kind in OperationType}
+        wanted = {WORKER_TYPE[kind] for kind, operations in waiting.items() if operations}
         idle: dict[str, tuple[float, int]] = {}
         for worker in self._machine.backend.registry:
-            fits = _first_fit(worker, waiting) if is_free(worker) else None
+            may_work = worker.record.worker_type in wanted and is_free(worker)
+            fits = _first_fit(worker, waiting) if may_work else None
             if fits is None:
                 continue
             since, turn = self._idle.get(worker.worker_id, (now, worker.turn))
@@ -107,9 +109,13 @@ class Deadlines:
         registry = self._machine.backend.registry
         for worker in self._workers:
             found = registry.find(worker.worker_id)
-            here = found is not None and found.record.instance_id == worker.instance_id
-            cannot = worker.process is None or worker.paused is not None or worker.slot.closed
-            if here or cannot or self._laws.passes.withdrawn(worker.token):
+            if (
+                (found is not None and found.record.instance_id == worker.instance_id)
+                or worker.process is None
+                or worker.paused is not None
+                or worker.slot.closed
+                or self._laws.passes.withdrawn(worker.token)
+            ):
                 self._strange.pop(worker.worker_id, None)
                 continue
             since = max(self._strange.setdefault(worker.worker_id, now), self._machine.started_at)

@@ -27,6 +27,7 @@ __all__ = ["Disk", "Watcher"]
 
 _LIVE = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _FIRST = 200
+_SPARE = 1_000
 _SHORT = 40  # queues: in longer ones nobody counts who stands before
 _Place = tuple[int, datetime, str]
 
@@ -57,6 +58,7 @@ class Disk(MemoryStore):
         self._held: list[_Place] = []
         self._held_by: defaultdict[str, set[str]] = defaultdict(set)  # worker: operations
         self._ends: list[tuple[datetime, str]] = []  # of all that ended, in this order
+        self._passed = 0  # so many at its front are gone
         self._asked: Counter[str] = Counter()  # specification: operations
         self._naming: dict[
             str, Mentions | None
@@ -109,8 +111,19 @@ class Disk(MemoryStore):
         self._leave(operation)
         self._naming.pop(operation_id, None)
         if operation.completed_at is not None:
-            del self._ends[bisect_left(self._ends, (operation.completed_at, operation_id))]
+            self._forget_end((operation.completed_at, operation_id))
         self._watcher.deleted(operation)
+
+    def _forget_end(self, end: tuple[datetime, str]) -> None:
+        """Most often the first: the others are not moved up each time."""
+        place = bisect_left(self._ends, end, self._passed)
+        if place > self._passed:
+            del self._ends[place]
+            return
+        self._passed += 1
+        if self._passed == _SPARE:
+            del self._ends[: self._passed]
+            self._passed = 0
 
     async def expire(self, before: datetime, limit: int) -> Sequence[str]:
         self._expiring = before
@@ -121,7 +134,8 @@ class Disk(MemoryStore):
 
     def _over(self) -> Iterable[Operation]:
         """Those that ended first: more are never asked for at once."""
-        return (self._operations[name] for _, name in self._ends[:_FIRST])
+        first = self._ends[self._passed : self._passed + _FIRST]
+        return (self._operations[name] for _, name in first)
 
     def _asks_for(self, spec_digest: str) -> bool:
         return +self._asked[spec_digest] > 0
@@ -156,7 +170,7 @@ class Disk(MemoryStore):
     def _enter(self, operation: Operation) -> None:
         self._counts[operation.operation_type, operation.status] += 1
         if operation.completed_at is not None:
-            insort(self._ends, (operation.completed_at, operation.operation_id))
+            insort(self._ends, (operation.completed_at, operation.operation_id), self._passed)
         for line in self._lines(operation):
             insort(line, _place(operation))
         self._hold(operation, set.add)

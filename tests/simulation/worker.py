@@ -30,7 +30,6 @@ from ktrdr.protocol.messages import (
     Capabilities,
     CheckpointNews,
     DeliverRequest,
-    HealthView,
     ProgressView,
     RegisterRequest,
     RegisterResponse,
@@ -54,6 +53,7 @@ from ktrdr.workers.views import operation_view
 from simulation.jobfiles import Cache, JobFiles, writes_checkpoints
 from simulation.laws import Laws, result_of
 from simulation.network import Message, Network, SimulatedTransport
+from simulation.pulse import Pulse
 from simulation.shelf import Made, Shelf
 from simulation.trace import Trace
 from simulation.virtual_time import Process, SimulatedClock
@@ -213,7 +213,7 @@ class SimulatedWorker:
         self.token = self._laws.passes.token_of(self.worker_id)
         self.process = Process(self.instance_id)
         self.slot = Slot()
-        self._pulse_told: tuple[Any, Any] = (None, None)  # to the last probe, and the answer that says it
+        self._pulse = Pulse(self.worker_id, self.instance_id)
         self._begun: dict[str, int] = {}  # operation: newest attempt
         self._clock = clock = SimulatedClock(asyncio.get_running_loop())
         clock.jump(self.skew_s)
@@ -314,7 +314,7 @@ class SimulatedWorker:
                 self.misled_at = self._trace.now()
             self._registration.heard()
             self._courier.nudge()
-            return self._pulse(message)
+            return self._probed(message)
         if path in _STARTS:
             return _answer(202, self._take(StartJob.model_validate(message.json), message.path))
         operation_id = path.split("/")[4]
@@ -323,29 +323,15 @@ class SimulatedWorker:
             return _answer(202, operation_view(self._cancel(operation_id, attempt), self.worker_id))
         return _answer(200, operation_view(self.slot.entry(operation_id), self.worker_id))
 
-    def _pulse(self, message: Message) -> Answer:
+    def _probed(self, message: Message) -> Answer:
         entry = self.slot.visible()
-        status = "idle" if entry is None or entry.delivery == "waiting" else "busy"
         if entry is not None:
             message.vouches = (entry.run.operation_id, entry.run.attempt)
-        told = (
+        status = "idle" if entry is None or entry.delivery == "waiting" else "busy"
+        return self._pulse.answer(
             "draining" if self.slot.closed else status,
             message.vouches,
             entry.run.progress() if entry else None,
-        )
-        if told != self._pulse_told[0]:  # most often nothing has changed since the last probe
-            self._pulse_told = (told, _answer(200, self._health(*told)))
-        return self._pulse_told[1]
-
-    def _health(self, status: Any, running: tuple[str, int] | None, progress: Progress | None) -> HealthView:
-        return HealthView(
-            worker_status=status,
-            current_operation=running[0] if running else None,
-            current_attempt=running[1] if running else None,
-            progress=ProgressView.of(progress) if progress else None,
-            worker_id=self.worker_id,
-            instance_id=self.instance_id,
-            version="0",
         )
 
     def _take(self, job: StartJob, path: str) -> StartAccepted:

@@ -127,10 +127,16 @@ class TokenBook:
         self._changes += 1
         self._read_at = None
 
+    def _is_old(self, now: float) -> bool:
+        return self._read_at is None or now - self._read_at >= _TTL_S
+
     async def _refresh(self) -> None:
+        now = self._clock.monotonic()
+        if not self._is_old(now):
+            return
         async with self._reading:
             now = self._clock.monotonic()
-            while self._read_at is None or now - self._read_at >= _TTL_S:
+            while self._is_old(now):
                 first, changes = self._read_at is None and not self._known, self._changes
                 try:
                     found = await self._ledger.tokens()
