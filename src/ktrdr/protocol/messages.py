@@ -334,6 +334,10 @@ class WorkerView(Message):
     last_healthy_at: datetime | None = None
     registered_at: datetime
     reason: str | None = Field(default=None, description="why it gets no work, where it does not")
+    seen: bool = Field(
+        default=True,
+        description="false: its status is what the ledger says; it did not answer yet since the backend started",
+    )
     metadata: dict[str, Any] = {}
     recent_operations: list[str] = []
 

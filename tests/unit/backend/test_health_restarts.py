@@ -36,6 +36,21 @@ async def test_a_restarted_backend_adopts_running_work(tmp_path: Path) -> None:
     assert len(worker.starts) == 1
 
 
+async def test_a_worker_that_did_not_answer_yet_is_listed_so(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path)
+    async with plane.running():
+        workers = [await plane.join(name) for name in ("alive", "dead")]
+        assert [w["seen"] for w in (await plane.api("GET", "/workers"))["workers"]] == [True, True]
+    for worker in workers:  # before the first probes
+        plane.unplug(worker)
+    async with plane.running():
+        assert [w["seen"] for w in (await plane.api("GET", "/workers"))["workers"]] == [False, False]
+        await calm()
+        plane.plug(workers[0])
+        await plane.probe()
+        assert [w["seen"] for w in (await plane.api("GET", "/workers"))["workers"]] == [True, False]
+
+
 async def test_a_worker_that_the_ledger_had_lost_is_not_free_while_it_has_an_attempt(tmp_path: Path) -> None:
     """As where a backend was killed between an assignment and telling the worker, while its record was being saved."""
     plane = ControlPlane(tmp_path)

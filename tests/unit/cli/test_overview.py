@@ -98,3 +98,21 @@ def test_a_worker_is_shown_with_what_it_ran(capsys: pytest.CaptureFixture[str]) 
     assert "status     draining\n" in told
     assert "machine    cores 4\n" in told
     assert told.endswith("operations:\n  op_1 failed, attempt 2: it broke\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [({"seen": False}, "available (not seen yet)"), ({"seen": True}, "available"), ({}, "available")],
+)
+def test_a_worker_that_a_restarted_backend_did_not_see_yet(
+    more: dict[str, bool], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backend of an earlier version does not say."""
+    worker = {
+        "worker_id": "w1", "worker_type": "training", "status": "available", "current_operation_id": None,
+        "capabilities": {"cores": 4, "gpu_type": None}, "endpoint_url": "http://x:1",
+    } | more  # fmt: skip
+    with scripted(lambda *_: Said({"workers": [worker], "total": 1})) as backend:
+        assert run(["workers", "list", "--api-url", backend.url]) == 0
+    told = capsys.readouterr().out
+    assert (shown in told, "(not seen yet)" in told) == (True, "not seen" in shown)

@@ -365,6 +365,7 @@ class WorkerRegistry:
             last_healthy_at=worker.last_healthy_at,
             registered_at=record.registered_at,
             reason=self._reason(worker, status),
+            seen=worker.verified,
             metadata=metadata,
             recent_operations=list(worker.recent),
         )

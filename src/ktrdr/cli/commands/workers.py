@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ktrdr.cli.client import Api
+from ktrdr.cli.client import Api, Json
 from ktrdr.cli.options import a_name, api_command
 from ktrdr.cli.output import Output
 
@@ -30,7 +30,7 @@ def list_(worker_type: str | None, status: str | None, api: Api, out: Output) ->
     """List the registered workers."""
     answer = api.get("/workers", worker_type=worker_type, status=status)
     rows = [
-        (w["worker_id"], w["worker_type"], w["status"], w["current_operation_id"],
+        (w["worker_id"], w["worker_type"], _status(w), w["current_operation_id"],
          w["capabilities"]["gpu_type"] or "CPU", w["capabilities"]["cores"], w["endpoint_url"])
         for w in answer["workers"]
     ]  # fmt: skip
@@ -42,6 +42,12 @@ def list_(worker_type: str | None, status: str | None, api: Api, out: Output) ->
         else "No workers match; see them all: ktrdr workers list"
     )
     out.table(answer, columns, rows, empty=empty, spare=("cores", "device", "endpoint", "type"))
+
+
+def _status(worker: Json) -> str:
+    """With a word where a backend that started just now has it from the ledger: the worker may be gone."""
+    status = str(worker["status"])
+    return status if worker.get("seen", True) else f"{status} (not seen yet)"
 
 
 @workers.command("show")
