@@ -74,6 +74,16 @@ async def test_a_probe_pulls_so_the_log_outlives_the_worker(plane: ControlPlane)
     assert await _read(plane, name) == b"one\ntwo\n"
 
 
+async def test_who_read_of_it_before_its_end_leaves_nothing_behind(plane: ControlPlane) -> None:
+    worker, name = await _running(plane)
+    before = await plane.store.get(name)
+    assert await plane.backend.logs.read(before) == b"one\ntwo\n"
+    assert list(plane.backend.logs._live) == [name]
+    await plane.deliver(worker, name)
+    assert await plane.backend.logs.read(before) == b"one\ntwo\n"
+    assert list(plane.backend.logs._live) == []
+
+
 async def test_logs_of_dead_jobs_stand_before_that_of_the_last(plane: ControlPlane) -> None:
     worker, name = await _running(plane, b"")
     for attempt in (1, 2):

@@ -202,14 +202,20 @@ class JobLogs:
     async def read(self, operation: Operation) -> bytes:
         """The logs of all attempts that are kept, in their order; of a running one at most ``ttl_s`` old."""
         operation_id = operation.operation_id
-        if self.pulls and operation.status in _LIVE and operation.worker_id is not None:
-            entry = self._entry(operation_id, operation.attempt, operation.worker_id)
+        if self.pulls and operation.status in _LIVE and self._held(operation):
+            entry = self._entry(operation_id, operation.attempt, str(operation.worker_id))
             if self._clock.monotonic() - entry.asked_at >= self._ttl_s:
                 self._pull_soon(operation_id, entry)
             if entry.asking is not None:
                 await asyncio.wait({entry.asking}, timeout=_PATIENCE_S)
         last = operation.artifacts.get("log")
         return await asyncio.to_thread(self._whole, operation_id, operation.attempt, last)
+
+    def _held(self, operation: Operation) -> bool:
+        """Whether its worker still has it. What the reader knows may be older than the end, after which nobody would
+        remove an entry that is made now."""
+        worker = None if operation.worker_id is None else self._registry.find(operation.worker_id)
+        return worker is not None and worker.reserved_for == (operation.operation_id, operation.attempt)
 
     def _whole(self, operation_id: str, newest: int, last: str | None) -> bytes:
         files = sorted((self._root / operation_id).glob("*.log"))
