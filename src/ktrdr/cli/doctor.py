@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from ktrdr.cli.check import LOCAL_S, Check, Status
 from ktrdr.cli.check_backends import check_backends
@@ -223,6 +224,7 @@ def check_backend(url: str, token: str | None, *, told: bool) -> Iterator[Check]
     try:
         with Api(url, token, timeout_s=LOCAL_S, tls=client_context()) as api:
             answer = api.request("GET", "/workers")
+            disk = _disk_of_backend(api)
         workers = answer.json()["workers"]
     except NotAuthorised as error:
         yield Check("backend", "fail", error.message, "Set KTRDR_API_TOKEN to the backend's token.")
@@ -241,8 +243,25 @@ def check_backend(url: str, token: str | None, *, told: bool) -> Iterator[Check]
     else:
         yield Check("backend", "ok", f"answers at {url}")
         yield from check_backends(url)
+        yield from disk
         yield _workers(workers)
         yield check_clock(answer.headers.get("date"))
+
+
+def _disk_of_backend(api: Api) -> list[Check]:
+    """The room left for the backend's files, which may be at another machine; nothing where it does not say, as those
+    of earlier versions."""
+    try:
+        left = api.get("/metrics/workers").get("backend_disk_free")
+    except (KtrdrError, ValueError, AttributeError):
+        return []
+    if not isinstance(left, int):
+        return []
+    told = f"{left / _GIB:.1f} GiB free for the backend's files"
+    if left >= _SCARCE:
+        return [Check("backend disk", "ok", told)]
+    status: Literal["fail", "warn"] = "fail" if left < _TOO_LITTLE else "warn"
+    return [Check("backend disk", status, told, "Free some space where the backend has its KTRDR_HOME.")]
 
 
 def _workers(workers: list[Json]) -> Check:

@@ -365,6 +365,9 @@ class WorkerMetrics(Message):
     by_status: dict[str, int]
     by_type: dict[str, int]
     workers: list[WorkerMetricsRow]
+    backend_disk_free: int | None = Field(
+        default=None, description="bytes free for KTRDR_HOME at the backend that answers"
+    )
 
 
 class BackendHealth(Message):

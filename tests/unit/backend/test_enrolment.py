@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,7 @@ async def test_lists_filter_by_type_and_status(plane: ControlPlane) -> None:
     assert [w["worker_id"] for w in busy["workers"]] == ["b1"]
     metrics = await plane.api("GET", "/metrics/workers")
     assert metrics["total_workers"] == 2
+    assert metrics["backend_disk_free"] > 0
     assert metrics["by_status"] == {"busy": 1, "available": 1}
     assert metrics["by_type"] == {"backtesting": 1, "training": 1}
     assert metrics["workers"][0] == {
@@ -334,3 +336,14 @@ async def test_a_large_fleet_is_listed_whole_and_others_are_served_meanwhile(pla
         2_050,
         {"backtesting": 1_025, "training": 1_025},
     )
+
+
+async def test_the_room_for_a_home_that_was_not_made_yet_is_told(tmp_path: Path) -> None:
+    """As where the ledger is a file elsewhere."""
+    plane = ControlPlane(tmp_path / "not" / "made")
+    async with plane.running():
+        assert (await plane.api("GET", "/metrics/workers"))["backend_disk_free"] > 0
+        (tmp_path / "file").touch()
+    plane.config = dataclasses.replace(plane.config, home=tmp_path / "file" / "below")
+    async with plane.running():
+        assert (await plane.api("GET", "/metrics/workers"))["backend_disk_free"] is None

@@ -211,6 +211,20 @@ def test_the_backend(status: int, body: Any, expected: list[str]) -> None:
         assert found[1].detail.endswith("and 2 more")
 
 
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(3 << 30, ["ok"]), (1 << 30, ["warn"]), (1 << 20, ["fail"]), (None, []), ("much", [])],
+)
+def test_the_disk_of_the_backend(free: Any, expected: list[str]) -> None:
+    """A backend of an earlier version does not tell."""
+    told = {} if free is None else {"backend_disk_free": free}
+    answers = {"/api/v1/workers": (200, {"workers": []}), "/api/v1/metrics/workers": (200, told)}
+    with _serving(answers, _date(datetime.now(UTC))) as port:
+        found = list(check_backend(f"http://127.0.0.1:{port}", None, told=True))
+    assert [check.status for check in found if check.name == "backend disk"] == expected
+    assert [check.name for check in found if check.name != "backend disk"] == ["backend", "workers", "clock"]
+
+
 @pytest.mark.parametrize(("told", "status"), [(True, "fail"), (False, "warn")])
 def test_no_backend(told: bool, status: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -142,7 +144,7 @@ async def delete_worker(worker_id: str, services: Services) -> None:
 
 @router.get("/metrics/workers", response_model=WorkerMetrics)
 async def worker_metrics(request: Request, services: Services) -> Response:
-    """Workers counted by status and by type, and a row for each."""
+    """Workers counted by status and by type, and a row for each; and the room that is left for the backend's files."""
     registry = services.registry
     rows = [
         WorkerMetricsRow(
@@ -157,6 +159,22 @@ async def worker_metrics(request: Request, services: Services) -> Response:
     by_status = Counter(row.status for row in rows)
     by_type = Counter(row.type for row in rows)
     answer = WorkerMetrics(
-        total_workers=len(rows), by_status=dict(by_status), by_type=dict(by_type), workers=rows
+        total_workers=len(rows),
+        by_status=dict(by_status),
+        by_type=dict(by_type),
+        workers=rows,
+        backend_disk_free=await asyncio.to_thread(_room, services.config.home),  # it may be on a network
     )
     return json_answer(answer, request)
+
+
+def _room(home: Path) -> int | None:
+    """Bytes free where ``home`` is or would be made; None where the system does not say."""
+    for folder in (home, *home.parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return None
