@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -50,6 +51,7 @@ URL = "http://backend"
 _DIGEST = "a" * 64
 _HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _A_MOMENT_S = 1.0  # in which a backend that was told that it leads no more comes to rest
+_REGISTERS: ContextVar[bool] = ContextVar("registers", default=False)
 R = TypeVar("R", StartBacktest, StartTraining)
 
 
@@ -258,7 +260,6 @@ class BackendMachine:
             worker.verified, law, f"{event.worker_id} was not probed since the start", operation_id
         )
         self._laws.demand(not worker.drains_itself, law, f"{event.worker_id} said it drains", operation_id)
-        # three in a row here; the registry's own count leaves out what registrations asked
         self._laws.demand(
             failures < self.control.health_failures and worker.failures == 0,
             law,
@@ -309,7 +310,10 @@ class BackendMachine:
 
     def _outcome(self, message: Message, status: int | None) -> None:
         if message.path == "/health":
-            self._probe_failures[message.url] = 0 if status == 200 else self._probe_failures[message.url] + 1
+            if status == 200:
+                self._probe_failures[message.url] = 0
+            elif not _REGISTERS.get():  # what a registration asks is no probe of who is registered
+                self._probe_failures[message.url] += 1
             heard = status == 200 and (self.seat is None or self.seat.leads)
             if heard and message.vouches is not None:
                 self._laws.vouch(*message.vouches)
@@ -334,6 +338,7 @@ class BackendMachine:
             case "POST", "workers", "register":
                 request = RegisterRequest.model_validate(message.json)
                 shown, token_id = message.headers.get(HEADER), principal.token_id
+                _REGISTERS.set(True)
                 registered = await backend.enrolment.register(request, shown, token_id=token_id)
                 self._laws.passes.spoke(request.worker_id, message)
                 return _answer(200, registered)
