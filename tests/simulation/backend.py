@@ -49,6 +49,7 @@ __all__ = ["URL", "BackendMachine"]
 
 URL = "http://backend"
 _DIGEST = "a" * 64
+_DATA = [DatasetRef(symbol="X", timeframe="1d", manifest=_DIGEST)]
 _HELD = (OperationStatus.ASSIGNED, OperationStatus.RUNNING, OperationStatus.CANCELLING)
 _A_MOMENT_S = 1.0  # in which a backend that was told that it leads no more comes to rest
 _REGISTERS: ContextVar[bool] = ContextVar("registers", default=False)
@@ -59,16 +60,15 @@ class _Service(ServiceOrchestrator[R], Generic[R]):
     """The real submit path; only what a request means is made up: no prices are needed to test the control plane."""
 
     async def resolve(self, request: R) -> Work:
-        data = [DatasetRef(symbol="X", timeframe="1d", manifest=_DIGEST)]
         name = request.strategy_name or "s"
         if isinstance(request, StartTraining):
             spec = TrainingSpec(
-                strategy_name=name, strategy="s", symbols=["X"], timeframes=["1d"], datasets=data
+                strategy_name=name, strategy="s", symbols=["X"], timeframes=["1d"], datasets=_DATA
             )
             return Work(spec, {"prefer_gpu": request.prefer_gpu, "require_gpu": request.require_gpu})
         return Work(
             BacktestSpec(
-                strategy_name=name, strategy="s", symbol="X", timeframe="1d", datasets=data, model=_DIGEST
+                strategy_name=name, strategy="s", symbol="X", timeframe="1d", datasets=_DATA, model=_DIGEST
             )
         )
 

@@ -46,7 +46,9 @@ class _Person:
         """The answer; None if there was none, whatever became of the request. Any backend may be asked."""
         door = self.random.choice(self._doors) if len(self._doors) > 1 else self._doors[0]
         url = f"{door}/api/v1{path}"
-        sent = {**self._headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        sent = self._headers
+        if headers:
+            sent = {**sent, **{name.replace("_", "-"): value for name, value in headers.items()}}
         try:
             return await self._transport.request(method, url, json=body, headers=sent, timeout_s=15.0)
         except ServerUnreachable:

@@ -129,7 +129,10 @@ class Operation:
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """Digests of the checkpoints from which the next attempt can go on, newest first."""
-        return tuple(d for d in (self.checkpoint_digest, self.older_checkpoint_digest) if d is not None)
+        newest, older = self.checkpoint_digest, self.older_checkpoint_digest
+        if older is None:
+            return () if newest is None else (newest,)
+        return (older,) if newest is None else (newest, older)
 
     @property
     def requires_gpu(self) -> bool:
