@@ -6,8 +6,7 @@ import asyncio
 import selectors
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
@@ -17,7 +16,6 @@ __all__ = ["EPOCH", "Process", "SimulatedClock", "VirtualLoop"]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _FEW = 16
-_WHICH_RUNS = ("get_running_loop", "_get_running_loop")
 _CONTEXT, _CALLBACK, _ARGS, _LINE = 2, 3, 4, 5  # places in what is due
 T = TypeVar("T")
 _OWNER: ContextVar[Process | None] = ContextVar("owner", default=None)
@@ -58,22 +56,6 @@ class _Due(list[Any]):
 
     def cancelled(self) -> bool:
         return self[_CALLBACK] is None
-
-
-@contextmanager
-def _known_at_once(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Whoever asks for the running loop gets this one. CPython 3.11 asks the kernel each time whether the process was
-    forked since: a tenth of a simulation's time."""
-    asked = [
-        (module, name, getattr(module, name)) for module in (asyncio, asyncio.events) for name in _WHICH_RUNS
-    ]
-    try:
-        for module, name, _ in asked:
-            setattr(module, name, lambda: loop)
-        yield
-    finally:
-        for module, name, known in asked:
-            setattr(module, name, known)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -150,10 +132,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return task
 
     def _run_once(self) -> None:
-        with _known_at_once(self):
-            self._turn()
-
-    def _turn(self) -> None:
         """Turns of asyncio's loop, without files and threads: the hottest place of a simulation."""
         ready, timers, frozen = self._ready, self._timers, self.frozen
         while not self._stopping:
