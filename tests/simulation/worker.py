@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,13 +16,10 @@ from ktrdr.errors import (
     Conflict,
     InvalidInput,
     KtrdrError,
-    NotAuthorised,
     NotFound,
-    ServerUnreachable,
     WorkerBusy,
 )
 from ktrdr.operations.model import WorkerType
-from ktrdr.operations.progress import Progress
 from ktrdr.protocol.messages import (
     Capabilities,
     CheckpointNews,
@@ -41,19 +35,19 @@ from ktrdr.protocol.messages import (
 from ktrdr.protocol.specs import canonical_json
 from ktrdr.protocol.transports import Answer
 from ktrdr.protocol.worker_key import bind
-from ktrdr.workers.backend_link import BackendLink
 from ktrdr.workers.checkpoint_post import CheckpointPost
 from ktrdr.workers.credentials import Credentials
 from ktrdr.workers.delivery import Courier
 from ktrdr.workers.outbox import entry_key
 from ktrdr.workers.registration import Registration
-from ktrdr.workers.runfolder import CheckpointLog
 from ktrdr.workers.slot import Entry, Slot
 from ktrdr.workers.views import operation_view
+from simulation.carrier import Link, Outbox, Uploads
 from simulation.jobfiles import Cache, JobFiles, writes_checkpoints
 from simulation.laws import Laws, result_of
 from simulation.network import Message, Network, SimulatedTransport
 from simulation.pulse import Pulse
+from simulation.run import STEPS, Run
 from simulation.shelf import Made, Shelf
 from simulation.trace import Trace
 from simulation.virtual_time import Process, SimulatedClock
@@ -61,115 +55,10 @@ from simulation.virtual_time import Process, SimulatedClock
 __all__ = ["SimulatedWorker"]
 
 _STARTS = ("/backtests/start", "/training/start")
-_STEPS = 20
 _WRONG_S = 600.0  # at most, for a worker's clock at its start
 _CHANGES = 0.05  # of the ends, at which a worker registers again in the same moment
 _LOOK_S = 2.0  # between two looks at what a job tells of checkpoints
 _POISON = 0.01  # of all operations
-
-
-class _Outbox:
-    """The folder of undelivered results: it survives the worker's processes."""
-
-    def __init__(self, acknowledged: Callable[[DeliverRequest], None]) -> None:
-        self._entries: dict[str, DeliverRequest] = {}
-        self._acknowledged = acknowledged
-
-    def add(self, delivery: DeliverRequest) -> None:
-        self._entries[entry_key(delivery)] = delivery
-
-    def remove(self, key: str) -> None:
-        delivery = self._entries.pop(key, None)
-        if delivery is not None:
-            self._acknowledged(delivery)
-
-    def set_aside(self, key: str) -> None:
-        self._entries.pop(key, None)
-
-    def entries(self) -> list[DeliverRequest]:
-        return list(self._entries.values())
-
-    def holds(self, key: str) -> bool:
-        return key in self._entries
-
-
-class _Uploads:
-    def upload(self, digest: str) -> None:
-        """Every file is at the backend already."""
-
-
-class _Link(BackendLink):
-    """The real link, except that uploads need no thread: a thread would run in real time."""
-
-    cache: Cache
-
-    async def upload(self, digests: Iterable[str]) -> None:
-        """To any backend that answers; what is not in the cache was brought before."""
-        for digest in digests:
-            if digest in self.cache.files:
-                await self._bring(digest, *self.cache.files[digest])
-
-    async def _bring(self, digest: str, content: bytes, made: Made) -> None:
-        body, first = {"content": content, "made": made}, self._at
-        for number in range(len(self._urls)):
-            url = self._urls[(first + number) % len(self._urls)]
-            with contextlib.suppress(ServerUnreachable):
-                path = f"{url}/api/v1/artifacts/{digest}"
-                answer = await self._transport.request(
-                    "PUT", path, json=body, headers=self._headers, timeout_s=self._timeout_s
-                )
-                if not answer.ok:
-                    raise NotAuthorised(f"{url} does not take the file.")
-                return
-        raise ServerUnreachable("No backend takes the file.")
-
-
-@dataclass(eq=False)
-class _Run:
-    """Satisfies what :class:`Slot` and the views ask of a run. ``elapsed`` is how long it has really worked."""
-
-    operation_id: str
-    attempt: int
-    spec: Any
-    started_at: datetime
-    duration_s: float
-    fate: str
-    elapsed: Callable[[], float]
-    files: JobFiles | None = None
-    fenced: bool = True
-
-    def __post_init__(self) -> None:
-        self.stopping: str | None = None
-        self.stop_requested = asyncio.Event()
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.before_s = 0.0 if self.files is None else self.files.first / _STEPS * self.duration_s
-
-    def stop(self, reason: str, grace_s: float) -> None:
-        self.stopping = self.stopping or reason
-        self.stop_requested.set()
-
-    @property
-    def left_s(self) -> float:
-        return max(self.duration_s - self.before_s - self.elapsed(), 0.0)
-
-    @property
-    def wait_s(self) -> float:
-        """Until the end, or the next place where it can be left."""
-        if self.files is None:
-            return self.left_s
-        there = 1.0 - self.files.next_after(self.done) / _STEPS
-        return max(self.left_s - there * self.duration_s, 1e-6)
-
-    @property
-    def done(self) -> int:
-        return _STEPS - math.ceil(self.left_s / self.duration_s * _STEPS - 1e-6)
-
-    def progress(self) -> Progress:
-        return Progress(self.done, _STEPS, "working")
-
-    def checkpoints(self) -> CheckpointLog:
-        assert self.files is not None
-        return self.files.told
 
 
 class SimulatedWorker:
@@ -197,7 +86,7 @@ class SimulatedWorker:
         self.process: Process | None = None
         self.paused: asyncio.Event | None = None
         self._laws = laws
-        self.outbox = _Outbox(self._delivered)
+        self.outbox = Outbox(self._delivered)
         self.version = "1.1.0"
         self.skew_s = random.uniform(-_WRONG_S, _WRONG_S)  # of the machine's wall clock
         self.rough = True  # jobs may fail, processes may die
@@ -218,8 +107,8 @@ class SimulatedWorker:
         self._clock = clock = SimulatedClock(asyncio.get_running_loop())
         clock.jump(self.skew_s)
         transport = SimulatedTransport(self._network, self.url, self.process, endpoint=self)
-        self._link = link = _Link(
-            transport, self._doors, token=self.token, key=self.key, timeout_s=10.0, uploads=_Uploads()
+        self._link = link = Link(
+            transport, self._doors, token=self.token, key=self.key, timeout_s=10.0, uploads=Uploads()
         )
         link.cache = self._cache
         self._registration = Registration(
@@ -377,7 +266,7 @@ class SimulatedWorker:
                 self.process.spawn(self._post(begun[0]))
         return StartAccepted(operation_id=run.operation_id, worker_id=self.worker_id, attempt=run.attempt)
 
-    def _new_run(self, operation_id: str, job: StartJob) -> _Run:
+    def _new_run(self, operation_id: str, job: StartJob) -> Run:
         random = Random(f"{operation_id}/{job.attempt}/{self.worker_id}")
         fate, dice = "completed", random.random()
         if dice < 0.03:
@@ -389,10 +278,10 @@ class SimulatedWorker:
         duration = random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, 60.0)
         files = self._files(operation_id, job) if writes_checkpoints(operation_id) else None
         now, watch = self._clock.now(), self._stop_watch()
-        return _Run(operation_id, job.attempt, job.spec, now, duration, fate, watch, files)
+        return Run(operation_id, job.attempt, job.spec, now, duration, fate, watch, files)
 
     def _files(self, operation_id: str, job: StartJob) -> JobFiles:
-        files = JobFiles(job, self._cache, self._shelf, self._clock, _STEPS)
+        files = JobFiles(job, self._cache, self._shelf, self._clock, STEPS)
         self._laws.checkpoints.begun(operation_id, job.attempt, files.used, files.first, files.refused)
         if files.used:
             self._trace.tell(f"{self.instance_id} goes on after {files.first} steps", operation_id)
@@ -423,9 +312,9 @@ class SimulatedWorker:
         )
         return post.follow(run)
 
-    def _made(self, run: _Run) -> str:
+    def _made(self, run: Run) -> str:
         """The file that is the job's result."""
-        self._cache.made = Made(run.operation_id, run.attempt, _STEPS, checkpoint=False)
+        self._cache.made = Made(run.operation_id, run.attempt, STEPS, checkpoint=False)
         return self._cache.put(f"the result of {run.operation_id}, attempt {run.attempt}".encode())
 
     def _delivered(self, delivery: DeliverRequest) -> None:
@@ -480,7 +369,7 @@ class SimulatedWorker:
         entry.delivery = "sending"
         self.slot.sent(entry, acknowledged=await self._courier.deliver(ending))
 
-    def _ending(self, run: _Run) -> DeliverRequest:
+    def _ending(self, run: Run) -> DeliverRequest:
         status = run.stopping or run.fate
         more: dict[str, Any] = {}
         if status == "completed":
