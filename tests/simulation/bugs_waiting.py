@@ -53,8 +53,9 @@ WAITING_BUGS = (
     _bug(
         "an acknowledged end waits for ever",
         _SLOT,
-        '        if entry.delivery == "sending":\n            entry.delivery',
-        "        if entry.ending is not None:\n            entry.delivery",
+        '        if entry.delivery == "sending":\n            entry.delivery = "done" if acknowledged else "waiting"\n',
+        '        if entry.ending is not None:\n            entry.delivery = "done" if acknowledged else "waiting"\n'
+        "            self._owed[entry.run.operation_id] = entry\n",
     ),
     _bug(
         "a forgotten worker does not register again",

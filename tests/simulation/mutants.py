@@ -67,7 +67,7 @@ _LIKELY = {  # the seeds that found them; whatever changes the course of a run c
     "a pause is forgotten at a restart of the backend": 4,
     "leases never end": 3,
     "an outdated attempt is started": 3,
-    "an acknowledged end waits for ever": 7,
+    "an acknowledged end waits for ever": 3,
     "the fence does not compare epochs": 7,
     "a follower dispatches": 4,
     "a leader that lost the lock goes on": 4,
