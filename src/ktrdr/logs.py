@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
@@ -37,33 +37,15 @@ def subject() -> Mapping[str, str]:
     return _SUBJECT.get()
 
 
-def about(
-    *, operation_id: str | None = None, worker_id: str | None = None
-) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def about(*, operation_id: str | None = None, worker_id: str | None = None) -> Iterator[None]:
     """Lines logged inside name this operation and worker; None keeps what an outer block says."""
-    return _About(operation_id, worker_id)
-
-
-class _About(contextlib.AbstractContextManager[None]):
-    """A class, because around each probe of thousands of workers a generator would cost as much again."""
-
-    __slots__ = ("_named", "_token")
-    _token: Token[Mapping[str, str]]
-
-    def __init__(self, operation_id: str | None, worker_id: str | None) -> None:
-        self._named = operation_id, worker_id
-
-    def __enter__(self) -> None:
-        operation_id, worker_id = self._named
-        named = dict(_SUBJECT.get())
-        if operation_id:
-            named["operation_id"] = operation_id
-        if worker_id:
-            named["worker_id"] = worker_id
-        self._token = _SUBJECT.set(named)
-
-    def __exit__(self, *_: object) -> None:
-        _SUBJECT.reset(self._token)
+    named = {"operation_id": operation_id, "worker_id": worker_id}
+    token = _SUBJECT.set({**_SUBJECT.get(), **{key: value for key, value in named.items() if value}})
+    try:
+        yield
+    finally:
+        _SUBJECT.reset(token)
 
 
 def about_path(path: str) -> contextlib.AbstractContextManager[None]:

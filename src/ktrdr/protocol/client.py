@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -18,7 +17,6 @@ from ktrdr.protocol.transports import Answer, Transport
 __all__ = ["LogPiece", "OperationServiceProxy", "problem_detail", "restarted_since"]
 
 M = TypeVar("M", bound=BaseModel)
-_SHORT, _MANY = 512, 1 << 14  # bytes of an answer that is remembered, and how many are
 START_PATHS: Mapping[OperationType, str] = {
     OperationType.BACKTESTING: "/backtests/start",
     OperationType.TRAINING: "/training/start",
@@ -74,9 +72,7 @@ class OperationServiceProxy:
 
     async def health(self) -> HealthView:
         """The worker's answer to a probe."""
-        answer = _success(await self._ask("GET", "/health"), "worker", self._base)
-        read = _same_health if len(answer.body) <= _SHORT else HealthView.model_validate_json
-        return _read(HealthView, answer, read)
+        return _read(HealthView, _success(await self._ask("GET", "/health"), "worker", self._base))
 
     async def start(self, kind: OperationType, job: StartJob, instance_id: str) -> Answer:
         """POST the start request, for this incarnation of the worker and no other."""
@@ -130,15 +126,9 @@ def _success(answer: Answer, kind: str, name: str) -> Answer:
     return answer
 
 
-@lru_cache(_MANY)
-def _same_health(body: bytes) -> HealthView:
-    """Thousands of workers say every few seconds what they said before."""
-    return HealthView.model_validate_json(body)
-
-
-def _read(model: type[M], answer: Answer, read: Callable[[bytes], M] | None = None) -> M:
+def _read(model: type[M], answer: Answer) -> M:
     try:
-        return (read or model.model_validate_json)(answer.body)
+        return model.model_validate_json(answer.body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -32,9 +32,8 @@ class Slot:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._owed: dict[
-            str, Entry
-        ] = {}  # those of them whose end the backend may not know, in the same order
+        # those of them whose end the backend may not know, in the same order
+        self._owed: dict[str, Entry] = {}
         self.current: Entry | None = None
         self.closed = False
 
