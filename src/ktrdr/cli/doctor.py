@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from ktrdr.cli.check import LOCAL_S, Check, Status
 from ktrdr.cli.check_backends import check_backends
@@ -142,11 +141,15 @@ def check_home(home: Path, free: int | None = None) -> Check:
     told = f"{home}, {left / _GIB:.1f} GiB free" + (
         "" if there == home else "; it is made at the first start"
     )
-    if left < _TOO_LITTLE:
-        return Check("home", "fail", told, "Free some space, or point KTRDR_HOME at another disk.")
-    if left < _SCARCE:
-        return Check("home", "warn", told, "Free some space: data, models and logs need room.")
-    return Check("home", "ok", told)
+    advice = (
+        "" if (status := _enough(left)) == "ok" else "Free some space, or point KTRDR_HOME at another disk."
+    )
+    return Check("home", status, told, advice)
+
+
+def _enough(left: int) -> Status:
+    """Whether so many bytes are room enough for data, models and logs."""
+    return "fail" if left < _TOO_LITTLE else "warn" if left < _SCARCE else "ok"
 
 
 def check_port(port: int, purpose: str, *, needed: bool) -> Check:
@@ -258,10 +261,10 @@ def _disk_of_backend(api: Api) -> list[Check]:
     if not isinstance(left, int):
         return []
     told = f"{left / _GIB:.1f} GiB free for the backend's files"
-    if left >= _SCARCE:
-        return [Check("backend disk", "ok", told)]
-    status: Literal["fail", "warn"] = "fail" if left < _TOO_LITTLE else "warn"
-    return [Check("backend disk", status, told, "Free some space where the backend has its KTRDR_HOME.")]
+    advice = (
+        "" if (status := _enough(left)) == "ok" else "Free some space where the backend has its KTRDR_HOME."
+    )
+    return [Check("backend disk", status, told, advice)]
 
 
 def _workers(workers: list[Json]) -> Check:
