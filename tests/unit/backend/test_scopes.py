@@ -113,6 +113,11 @@ def test_the_table_keeps_its_promises() -> None:
     assert not {route for route in of[Scope.SUBMIT] if "/tokens" in route}
 
 
+def test_no_variable_part_of_a_route_may_contain_a_slash() -> None:
+    """A request is looked for among routes with as many slashes: one that is not found there would need no scope."""
+    assert [route for route in ROUTES if ":" in route] == []
+
+
 async def test_what_names_no_route_of_the_table_is_found(plane: ControlPlane) -> None:
     app = create_app(plane.config, backend=plane.backend)
     assert unlisted(app.routes) == []

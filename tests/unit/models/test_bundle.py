@@ -150,10 +150,7 @@ def test_a_pickled_files_name_is_refused_with_the_way_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sp500_trend-3f2a", "pickles", "model.onnx", "a.pt.onnx"])
 def test_other_names_are_let_through(name: str) -> None:
-    try:
-        refuse_pickle(name)
-    except InvalidModel as error:
-        pytest.fail(f"{name} is no pickle: {error}")
+    refuse_pickle(name)
 
 
 def test_export_writes_the_three_files(store: FileArtifactStore, tmp_path: Path) -> None:
