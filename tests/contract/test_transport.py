@@ -17,7 +17,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
-from ktrdr.protocol.transports import AiohttpTransport, Answer, AsgiTransport, Transport, address_allowed
+from ktrdr.protocol.allowed import address_allowed
+from ktrdr.protocol.transports import AiohttpTransport, Answer, AsgiTransport, Transport
 from support.cancelling import cancels_that_count
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ktrdr.errors import InvalidSetting
+from ktrdr.protocol.allowed import LOOPBACK, PRIVATE, Network, read_hosts, read_networks
+from ktrdr.protocol.hosts import is_loopback
 from ktrdr.protocol.tls import TlsSettings
-from ktrdr.protocol.transports import Network
 from ktrdr.settings import (
     RANDOM_ADVICE,
     ControlSettings,
@@ -22,43 +22,7 @@ from ktrdr.settings import (
     token_weakness,
 )
 
-__all__ = ["LOOPBACK", "PRIVATE", "BackendConfig", "is_loopback", "read_networks"]
-
-LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-PRIVATE: tuple[Network, ...] = (
-    *LOOPBACK,
-    *(ipaddress.ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")),
-)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a bind address is reachable from this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def read_networks(text: str) -> tuple[Network, ...]:
-    """Networks in CIDR notation, separated by commas.
-
-    Raises
-    ------
-    InvalidSetting
-        If one of them is not a network.
-    """
-    networks: list[Network] = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        try:
-            networks.append(ipaddress.ip_network(part))
-        except ValueError:
-            raise InvalidSetting(
-                f"KTRDR_ALLOWED_WORKER_NETWORKS: '{part}' is not a network. "
-                "Write CIDR blocks separated by commas, e.g. 10.0.0.0/8,192.168.1.0/24."
-            ) from None
-    return tuple(networks)
+__all__ = ["BackendConfig"]
 
 
 def _refuse_weak(host: str, **tokens: str | None) -> None:
@@ -75,7 +39,8 @@ class BackendConfig:
     """A backend's settings.
 
     ``database`` is a URL (SQLite or PostgreSQL) or None for the SQLite file in ``home``. ``networks``: where
-    workers' endpoints may lie. ``loopback_only``: the server is bound to loopback, so only local names are accepted as Host.
+    workers' endpoints may lie. ``loopback_only``: the server is bound to loopback. ``hosts``: the names under which it is
+    asked besides the local ones; none on loopback means the local ones alone, off loopback any.
     """
 
     home: Path
@@ -86,6 +51,7 @@ class BackendConfig:
     tls: TlsSettings = field(default_factory=TlsSettings)
     loopback_only: bool = True
     networks: tuple[Network, ...] = LOOPBACK
+    hosts: tuple[str, ...] = ()
     strategy_roots: tuple[Path, ...] = ()
     max_artifact_bytes: int = 4 << 30
     version: str = field(default_factory=lambda: version("ktrdr"))
@@ -116,7 +82,7 @@ class BackendConfig:
         worker_token = enrolment_token(env)
         if not local:
             _refuse_weak(host, KTRDR_API_TOKEN=token, KTRDR_ENROLMENT_TOKEN=worker_token)
-        networks = read_networks(env.get("KTRDR_ALLOWED_WORKER_NETWORKS", ""))
+        networks = read_networks(env)
         root = home(env)
         return cls(
             home=root,
@@ -127,5 +93,6 @@ class BackendConfig:
             tls=tls or TlsSettings.from_environment(env),
             loopback_only=local,
             networks=networks or (LOOPBACK if local else PRIVATE),
+            hosts=read_hosts(env),
             strategy_roots=(root / "strategies", Path.cwd() / "strategies"),
         )

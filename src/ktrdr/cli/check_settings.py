@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ktrdr.cli.check import Check
 from ktrdr.errors import InvalidSetting, nearest
+from ktrdr.protocol.allowed import read_hosts, read_networks
 from ktrdr.settings import CheckpointSettings, ControlSettings, database_url
 
 __all__ = ["NAMES", "check_settings", "if_sound"]
@@ -17,7 +18,7 @@ T = TypeVar("T")
 _PREFIX = "KTRDR"
 # Without the prefix: a test searches the code for the names that it reads, and would find them here.
 _WORDS = (
-    "_ALLOWED_WORKER_NETWORKS", "_API_TOKEN", "_API_URL", "_ARTIFACT_GRACE_S", "_CACHE_GB", "_CANCEL_GRACE_S",
+    "_ALLOWED_HOSTS", "_ALLOWED_WORKER_NETWORKS", "_API_TOKEN", "_API_URL", "_ARTIFACT_GRACE_S", "_CACHE_GB", "_CANCEL_GRACE_S",
     "_CHECKPOINT_BARS", "_CHECKPOINT_EPOCHS", "_CHECKPOINT_S", "_DATABASE_URL", "_ENROLMENT_TOKEN",
     "_HEALTH_FAILURES", "_HEALTH_INTERVAL_S", "_HEALTH_TIMEOUT_S", "_HOME", "_HTTP_TIMEOUT_S", "_LEADER_LEASE_S",
     "_LEASE_S", "_LOG_FORMAT", "_LOG_LEVEL", "_MAX_FAILURES", "_PROGRESS_TTL_S", "_REREGISTER_S", "_RETENTION_DAYS",
@@ -29,6 +30,8 @@ _READERS: tuple[Callable[[Mapping[str, str]], object], ...] = (
     ControlSettings.from_environment,
     CheckpointSettings.from_environment,
     database_url,
+    read_hosts,
+    read_networks,
 )
 
 

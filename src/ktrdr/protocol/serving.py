@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import HTTPException
@@ -16,27 +15,12 @@ __all__ = [
     "HEAD_PATIENCE_S",
     "PatientProtocol",
     "bounded",
-    "host_of",
-    "host_of_origin",
     "serve_tls",
     "trusts_a_proxy",
 ]
 
 HEAD_PATIENCE_S = 30.0
 _BODY_PATIENCE_S = 30.0
-
-
-def host_of(authority: str) -> str:
-    """The host in a ``Host`` header, lower case; empty if there is none or it is malformed."""
-    return host_of_origin(f"//{authority}")
-
-
-def host_of_origin(url: str) -> str:
-    """The host in an ``Origin`` header, lower case; empty if there is none or it is malformed."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # a bracket without its pair
-        return ""
 
 
 def bounded(receive: Receive, limit_bytes: int, patience_s: float = _BODY_PATIENCE_S) -> Receive:

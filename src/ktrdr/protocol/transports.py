@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json as jsonlib
 import resource
 import socket
@@ -25,12 +24,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
+from ktrdr.protocol.allowed import Network, address_allowed
+from ktrdr.protocol.hosts import is_address
 from ktrdr.protocol.lanes import Lanes, NotPlain, Unconnected
 from ktrdr.protocol.tls_renewal import ClientTls
 
-__all__ = ["AiohttpTransport", "Answer", "AsgiTransport", "Network", "Transport", "address_allowed"]
+__all__ = ["AiohttpTransport", "Answer", "AsgiTransport", "Transport"]
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 AsgiApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]],
     Awaitable[None],
@@ -89,14 +89,6 @@ class Transport(Protocol):
     ) -> Answer: ...
 
     async def close(self) -> None: ...
-
-
-def address_allowed(address: str, networks: Sequence[Network]) -> bool:
-    """Whether an IP address lies in one of the networks (an IPv4 address mapped into IPv6 counts as IPv4)."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
-    return any(parsed.version == network.version and parsed in network for network in networks)
 
 
 class _Resolver(AbstractResolver):
@@ -214,7 +206,7 @@ class AiohttpTransport:
     async def _plainly(self, target: URL, headers: Mapping[str, str], timeout_s: float) -> Answer:
         """A question to a server that is named by its address; raises NotPlain if that is not the way to ask it."""
         host, port = target.host or "", target.port
-        if port is None or target.authority in self._not_plain or not _is_address(host):
+        if port is None or target.authority in self._not_plain or not is_address(host):
             raise NotPlain
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         if lines.count("\n") != len(headers) or not lines.isascii():
@@ -231,7 +223,7 @@ class AiohttpTransport:
 
     def _host_allowed(self, host: str) -> bool:
         """Whether an address may be connected to; names are judged when they are resolved."""
-        return self._networks is None or not _is_address(host) or address_allowed(host, self._networks)
+        return self._networks is None or not is_address(host) or address_allowed(host, self._networks)
 
     async def close(self) -> None:
         self._lanes.close()
@@ -311,14 +303,6 @@ async def _read_capped(response: aiohttp.ClientResponse, url: str) -> bytes:
             response.close()
             raise InvalidInput(f"The answer of {url} is larger than 1 MiB.")
     return bytes(body)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def _reason(error: BaseException) -> str:

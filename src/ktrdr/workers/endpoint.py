@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from ktrdr.errors import InvalidSetting
-from ktrdr.workers.settings import WorkerSettings, is_loopback
+from ktrdr.protocol.hosts import is_loopback
+from ktrdr.workers.settings import WorkerSettings
 
 __all__ = ["bind_host", "bind_socket", "endpoint_url", "format_host", "own_port", "reachable_host"]
 

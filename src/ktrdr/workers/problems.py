@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ktrdr import errors
 from ktrdr.errors import FieldError, InvalidInput, KtrdrError, NotAuthorised, Unavailable
 from ktrdr.logs import about_path
+from ktrdr.protocol.hosts import host_of, host_of_origin, is_loopback
 from ktrdr.protocol.messages import Problem, ProblemItem
-from ktrdr.protocol.serving import bounded, host_of, host_of_origin
+from ktrdr.protocol.serving import bounded
 from ktrdr.workers.credentials import Credentials
-from ktrdr.workers.settings import is_loopback
 
 __all__ = ["JSON_BODY_CAP", "Guard", "install", "problem_response"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,15 +15,7 @@ from ktrdr.protocol.artifact_client import split_urls
 from ktrdr.protocol.tls import TlsSettings
 from ktrdr.settings import CheckpointSettings, ControlSettings, api_token, enrolment_token, home, read_number
 
-__all__ = ["WorkerSettings", "is_loopback"]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+__all__ = ["WorkerSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

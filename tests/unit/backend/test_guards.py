@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from fastapi import HTTPException
 
 from ktrdr.backend.access.guards import JSON_BODY_CAP, Guard
-from ktrdr.backend.config import LOOPBACK, PRIVATE, BackendConfig, is_loopback, read_networks
+from ktrdr.backend.config import BackendConfig
 from ktrdr.errors import InvalidSetting
+from ktrdr.protocol.allowed import LOOPBACK, PRIVATE, read_hosts, read_networks
 from ktrdr.protocol.transports import Answer, AsgiTransport
 
 SHA = "a" * 64
@@ -70,6 +72,41 @@ async def test_pages_of_other_origins_are_refused_on_loopback(local: BackendConf
     assert (await _ask(local, origin="null")).status == 403
     assert (await _ask(local, origin="http://[")).status == 403
     assert (await _ask(local, origin="http://localhost:3000")).status == 200
+
+
+async def test_a_name_allowed_by_the_setting_is_served_on_loopback_too(local: BackendConfig) -> None:
+    """A proxy on the same machine that passes the name by which it was asked."""
+    behind = replace(local, hosts=("ktrdr.desk.example",))
+    page = "https://ktrdr.desk.example"
+    for host in ("KTRDR.desk.example", "ktrdr.desk.example.", "ktrdr.desk.example:8443", "localhost"):
+        assert (await _ask(behind, host=host)).status == 200
+        assert (await _ask(behind, host=host, origin=page)).status == 200
+        assert (await _ask(behind, host=host, origin="https://evil.example")).status == 403
+    assert (await _ask(behind, host="10.0.0.1")).status == 421
+    assert (await _ask(behind, host="desk.example")).status == 421
+
+
+async def test_off_loopback_any_name_will_do_until_the_setting_tells_them(secured: BackendConfig) -> None:
+    credential = {"authorization": "Bearer api"}
+    for host in ("ktrdr.desk.example", "10.0.0.1:8000", "[fd00::1]:8000", "localhost", "evil.example"):
+        assert (await _ask(secured, host=host, **credential)).status == 200
+    named = replace(secured, hosts=("ktrdr.desk.example",))
+    for host in ("ktrdr.desk.example", "10.0.0.1:8000", "[fd00::1]:8000", "localhost"):
+        assert (await _ask(named, host=host, **credential)).status == 200
+    for host in ("evil.example", "x.ktrdr.desk.example", "ktrdr.desk.example.evil.example", ""):
+        answer = await _ask(named, host=host, **credential)
+        assert (answer.status, "ktrdr.desk.example" in str(answer.body)) == (421, "desk.example" in host)
+
+
+async def test_off_loopback_pages_of_other_hosts_are_refused_whatever_token_they_have(
+    secured: BackendConfig,
+) -> None:
+    asked = {"host": "ktrdr.desk.example:8000", "authorization": "Bearer api"}
+    for origin in ("https://ktrdr.desk.example", "http://ktrdr.desk.example:3000"):
+        assert (await _ask(secured, origin=origin, **asked)).status == 200
+    for origin in ("https://evil.example", "null", "", "http://[", "http://localhost:3000"):
+        answer = await _ask(secured, origin=origin, **asked)
+        assert (answer.status, "foreign-origin" in str(answer.body)) == (403, True)
 
 
 async def test_without_a_token_only_loopback_is_served(local: BackendConfig) -> None:
@@ -197,11 +234,6 @@ async def test_a_body_that_grows_beyond_the_cap_is_cut(local: BackendConfig) -> 
 # --- configuration --------------------------------------------------------------------------------------------------
 
 
-def test_loopback_names() -> None:
-    assert all(is_loopback(h) for h in ("127.0.0.1", "localhost", "::1", "[::1]", "127.1.2.3"))
-    assert not any(is_loopback(h) for h in ("0.0.0.0", "::", "192.168.0.1", "example.org", ""))
-
-
 def test_off_loopback_needs_a_token(tmp_path: Path) -> None:
     env = {"KTRDR_HOME": str(tmp_path)}
     with pytest.raises(InvalidSetting, match="KTRDR_API_TOKEN"):
@@ -251,10 +283,29 @@ def test_networks_and_enrolment_token_by_environment(tmp_path: Path) -> None:
     assert (config.api_token, config.worker_token) == (TOKEN, "the-enrolment-of-workers")
 
 
+def test_host_names_by_environment(tmp_path: Path) -> None:
+    env = {
+        "KTRDR_HOME": str(tmp_path),
+        "KTRDR_ALLOWED_HOSTS": " KTRDR.desk.example., backend_1,[fd00::1],10.0.0.1,",
+    }
+    config = BackendConfig.from_environment(environ=env)
+    assert config.hosts == ("ktrdr.desk.example", "backend_1", "fd00::1", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["https://a.example", "a.example:8000", "*.example", "a b", "-a", "a..b", "10.0.0", "a/", "ä.example"],
+)
+def test_a_wrong_host_name_is_named(wrong: str) -> None:
+    with pytest.raises(InvalidSetting, match="KTRDR_ALLOWED_HOSTS") as caught:
+        read_hosts({"KTRDR_ALLOWED_HOSTS": f"good.example,{wrong}"})
+    assert f"'{wrong}' is not the name of a host" in str(caught.value)
+
+
 def test_a_wrong_network_is_named() -> None:
     with pytest.raises(InvalidSetting, match=r"'10\.0\.0' is not a network"):
-        read_networks("10.0.0")
-    assert read_networks("::1/128") == (ipaddress.ip_network("::1/128"),)
+        read_networks({"KTRDR_ALLOWED_WORKER_NETWORKS": "10.0.0"})
+    assert read_networks({"KTRDR_ALLOWED_WORKER_NETWORKS": "::1/128"}) == (ipaddress.ip_network("::1/128"),)
 
 
 async def test_refusals_are_logged_with_the_address_and_without_end(

@@ -6,9 +6,9 @@ import ipaddress
 
 import pytest
 
-from ktrdr.backend.config import LOOPBACK
 from ktrdr.backend.fleet.endpoints import check_endpoint
 from ktrdr.errors import InvalidInput
+from ktrdr.protocol.allowed import LOOPBACK
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,15 @@ def test_a_number_with_which_nothing_starts(name: str) -> None:
     assert (check.status, f"{name}='soon' is not a number" in check.detail) == ("fail", True)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("KTRDR_ALLOWED_HOSTS", "https://a.example"), ("KTRDR_ALLOWED_WORKER_NETWORKS", "10.0.0")],
+)
+def test_a_list_with_which_no_backend_starts(name: str, value: str) -> None:
+    [check] = check_settings({name: value})
+    assert (check.status, check.detail.startswith(f"{name}: '{value}' is not")) == ("fail", True)
+
+
 def test_settings_that_are_well(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("b7f3c1d2e4a5968778695a4b3c2d1e0f")
     assert [(c.status, c.detail) for c in check_settings({"HOME": "/"})] == [("ok", "all by default")]

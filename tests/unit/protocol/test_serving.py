@@ -12,33 +12,8 @@ import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 
-from ktrdr.protocol.serving import PatientProtocol, bounded, host_of, host_of_origin
+from ktrdr.protocol.serving import PatientProtocol, bounded
 from support.eventually import until
-
-
-@pytest.mark.parametrize(
-    ("authority", "host"),
-    [
-        ("LocalHost:80", "localhost"),
-        ("[::1]:80", "::1"),
-        ("a@127.0.0.1", "127.0.0.1"),
-        ("", ""),
-        ("[", ""),
-        ("[::1", ""),
-        ("a]b", ""),
-        ("127.0.0.1:99999", "127.0.0.1"),
-        ("//", ""),
-    ],
-)
-def test_hosts(authority: str, host: str) -> None:
-    assert host_of(authority) == host
-
-
-@pytest.mark.parametrize(
-    ("origin", "host"), [("http://Evil.example:1", "evil.example"), ("null", ""), ("http://[", "")]
-)
-def test_origins(origin: str, host: str) -> None:
-    assert host_of_origin(origin) == host
 
 
 class Body:

@@ -8,7 +8,7 @@ import pytest
 
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.model import WorkerType
-from ktrdr.workers.settings import WorkerSettings, is_loopback
+from ktrdr.workers.settings import WorkerSettings
 
 URL = {"KTRDR_API_URL": "http://127.0.0.1:8000"}
 
@@ -81,12 +81,3 @@ def test_wrong_values_are_named(environ: dict[str, str]) -> None:
 
 def test_endpoint_url_loses_its_slash() -> None:
     assert read(URL | {"WORKER_ENDPOINT_URL": "http://h:1/"}).endpoint_url == "http://h:1"
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("[::1]", True), ("LOCALHOST", True),
-     ("0.0.0.0", False), ("10.0.0.1", False), ("example.org", False), ("", False)],
-)  # fmt: skip
-def test_loopback(host: str, local: bool) -> None:
-    assert is_loopback(host) is local

@@ -11,13 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ktrdr.backend.access.actions import ACTIONS, recording
 from ktrdr.backend.access.doorman import Doorman, check_scope
+from ktrdr.backend.access.hosts import foreign
 from ktrdr.backend.access.scopes import RouteMatch, matched
-from ktrdr.backend.config import BackendConfig, is_loopback
+from ktrdr.backend.config import BackendConfig
 from ktrdr.backend.problems import CHALLENGE, error_response, problem_response
 from ktrdr.errors import Forbidden, KtrdrError, NotAuthorised
 from ktrdr.logs import about_path
+from ktrdr.protocol.hosts import is_address, is_loopback
 from ktrdr.protocol.messages import Problem
-from ktrdr.protocol.serving import bounded, host_of, host_of_origin
+from ktrdr.protocol.serving import bounded
 
 __all__ = ["JSON_BODY_CAP", "Guard"]
 
@@ -28,11 +30,7 @@ _RAW = re.compile(r"/api/v1/(artifacts/(?!gc\Z)[^/]*|data/import)\Z")  # bodies 
 
 
 class Guard:
-    """Checks each request in this order: Host and Origin (on loopback), credential, content type, body size.
-
-    On loopback the Host must be a local name and an Origin, where a browser sends one, too: a web page the user
-    visits can then neither read from the backend (DNS rebinding) nor send to it.
-    """
+    """Checks each request in this order: Host and Origin, credential, content type, body size."""
 
     def __init__(self, app: ASGIApp, config: BackendConfig, doorman: Doorman | None = None) -> None:
         self._app = app
@@ -68,24 +66,14 @@ class Guard:
         return recording(log, scope, found.route, found.variables, send)
 
     def _foreign(self, scope: Scope, headers: Headers) -> ASGIApp | None:
-        if not self._config.loopback_only:
-            return None
         server = (scope.get("server") or ("",))[0]
-        if server and _looks_like_address(server) and not is_loopback(server) and not self._config.api_token:
+        exposed = is_address(server) and not is_loopback(
+            server
+        )  # loopback by a name that now leads elsewhere
+        if exposed and self._config.loopback_only and not self._config.api_token:
             return _problem(403, "forbidden", "This backend has no token and therefore serves loopback only.")
-        host = host_of(headers.get("host", ""))
-        if not is_loopback(host):
-            return _problem(
-                421,
-                "foreign-host",
-                f"This backend is bound to loopback and is not '{host[:100]}'; use 127.0.0.1 or localhost.",
-            )
-        origin = headers.get("origin")
-        if origin is not None and not is_loopback(host_of_origin(origin)):
-            return _problem(
-                403, "foreign-origin", f"Requests of pages from '{origin[:100]}' are not accepted."
-            )
-        return None
+        fault = foreign(self._config, headers.get("host", ""), headers.get("origin"))
+        return None if fault is None else problem_response(fault)
 
     async def _unknown(self, scope: Scope, headers: Headers, found: RouteMatch | None) -> ASGIApp | None:
         """Find out who asks. Where there is no route, any credential will do: the router says that there is none."""
@@ -132,10 +120,6 @@ class Guard:
             challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{which}"'
             return error_response(error, scope["path"], challenge=challenge)
         return None
-
-
-def _looks_like_address(host: str) -> bool:
-    return bool(re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*", host))
 
 
 def _wrong_type(headers: Headers, *, raw: bool) -> ASGIApp | None:

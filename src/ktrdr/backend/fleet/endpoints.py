@@ -9,7 +9,7 @@ import socket
 from urllib.parse import urlsplit
 
 from ktrdr.errors import FieldError, InvalidInput
-from ktrdr.protocol.transports import Network, address_allowed
+from ktrdr.protocol.allowed import Network, address_allowed
 
 __all__ = ["check_endpoint", "wrong_endpoint"]
 

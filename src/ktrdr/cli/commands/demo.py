@@ -84,7 +84,8 @@ def _show(api: Api, strategy: str, text: str, first_unseen: str) -> str:
 
 # the demo's fleet is nobody else's
 _THE_USERS = (
-    *("KTRDR_DATABASE_URL", "KTRDR_DATABASE_URL_FILE", "KTRDR_ALLOWED_WORKER_NETWORKS"),
+    *("KTRDR_DATABASE_URL", "KTRDR_DATABASE_URL_FILE"),
+    *("KTRDR_ALLOWED_HOSTS", "KTRDR_ALLOWED_WORKER_NETWORKS"),
     *("KTRDR_TLS_CERT", "KTRDR_TLS_KEY", "KTRDR_TLS_CA", "KTRDR_TLS_CLIENT_CA"),
 )
 _TOLD = ("model_id", "best_epoch", "val_loss", "test_accuracy")
