@@ -87,6 +87,7 @@ def new_operation(new: NewOperation, now: datetime) -> Operation:
         requirements=dict(new.requirements),
         parent_operation_id=new.parent_operation_id,
         idempotency_key=new.idempotency_key,
+        request_digest=new.request_digest,
         checkpoint_digest=newest,
         older_checkpoint_digest=older,
         story=tell((), now, "submitted"),

@@ -84,6 +84,7 @@ class NewOperation:
     priority: int = 0
     parent_operation_id: str | None = None
     idempotency_key: str | None = None
+    request_digest: str | None = None  # where there is a key: of the request that it came with
     requirements: Mapping[str, Any] = field(
         default_factory=dict
     )  # {"prefer_gpu": True, "require_gpu": False}
@@ -108,6 +109,7 @@ class Operation:
     requirements: Mapping[str, Any] = field(default_factory=dict)
     parent_operation_id: str | None = None
     idempotency_key: str | None = None
+    request_digest: str | None = None  # SHA-256 of the request that came with the key
     attempt: int = 0
     failures: int = 0  # counts towards the maximum; a refusal or a release is none
     child_deaths: int = 0  # after the first, the dispatcher prefers another worker than ``worker_id``

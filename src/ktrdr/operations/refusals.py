@@ -9,17 +9,23 @@ __all__ = ["id_taken", "not_terminal", "same_submission"]
 
 
 def same_submission(earlier: Operation, again: Operation) -> Operation:
-    """The earlier operation, if a submission with the same idempotency key asks for the same work.
+    """The earlier operation, if a submission with the same idempotency key is the same request.
+
+    The same request may mean something else by now: it takes the newest model, say, and there is a newer one. What
+    an older ktrdr recorded is known by its specification only.
 
     Raises
     ------
     Conflict
-        If it asks for other work.
+        If it is another request.
     """
-    if (earlier.spec_digest, earlier.operation_type) != (again.spec_digest, again.operation_type):
+    known, asked = earlier.request_digest, again.request_digest
+    if known is None or asked is None:
+        known, asked = earlier.spec_digest, again.spec_digest
+    if (known, earlier.operation_type) != (asked, again.operation_type):
         raise Conflict(
             f"Idempotency key '{again.idempotency_key}' already belongs to operation {earlier.operation_id}, which "
-            "has another specification. Use a new key for new work."
+            "came with another request. Use a new key for new work."
         )
     return earlier
 

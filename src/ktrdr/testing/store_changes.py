@@ -76,6 +76,18 @@ class ChangeLaws(StoreLaws):
         with pytest.raises(NotFound):
             await store.get("op_b")
 
+    async def test_with_a_key_the_same_request_is_what_counts(self, store: OperationStore) -> None:
+        """It may mean something else by now; and two requests may come to mean the same."""
+        one, other = "1" * 64, "2" * 64
+        first = await store.submit(a_submission("op_a", idempotency_key="k", request_digest=one), T0)
+        again = a_submission("op_b", idempotency_key="k", request_digest=one, spec=b'{"newer":1}')
+        assert await store.submit(again, T0 + SECOND) == first == await store.get("op_a")
+        assert first.request_digest == one
+        with pytest.raises(Conflict, match="'k' already belongs to operation op_a, which came with another"):
+            await store.submit(a_submission("op_b", idempotency_key="k", request_digest=other), T0)
+        with pytest.raises(NotFound):
+            await store.get("op_b")
+
     async def test_concurrent_submissions_with_one_key_make_one_operation(
         self, store: OperationStore
     ) -> None:

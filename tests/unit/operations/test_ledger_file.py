@@ -429,7 +429,7 @@ def downgrade(connection: Connection) -> None:
         connection.execute(text(f"DROP INDEX ix_operations_{index}"))
     for table in ("tallies", "tokens", "cluster", "worker_states"):
         connection.execute(text(f"DROP TABLE {table}"))
-    for column in ("compacted", "older_checkpoint_digest", "requires_gpu"):
+    for column in ("compacted", "older_checkpoint_digest", "requires_gpu", "request_digest"):
         connection.execute(text(f"ALTER TABLE operations DROP COLUMN {column}"))
     connection.execute(text("ALTER TABLE workers DROP COLUMN enrolled_by"))
     connection.execute(text("CREATE INDEX ix_operations_counts ON operations (operation_type, status)"))

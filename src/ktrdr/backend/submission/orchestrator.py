@@ -20,6 +20,7 @@ from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatch.dispatcher import Dispatcher
 from ktrdr.backend.fleet.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.backend.operations.checkpoints import CheckpointFiles
+from ktrdr.backend.submission.request_digest import request_digest
 from ktrdr.backend.submission.resolved import Resolved, Stamp
 from ktrdr.bars import parse_time
 from ktrdr.clock import Clock
@@ -28,6 +29,7 @@ from ktrdr.errors import (
     Conflict,
     FieldError,
     InvalidInput,
+    KtrdrError,
     NoWorkers,
     TooFewBars,
     Unavailable,
@@ -118,7 +120,13 @@ class ServiceOrchestrator(ABC, Generic[R]):
             If all are busy and the request does not want to wait.
         """
         began = self._use.clock.now()
-        work = await self.resolve(request)
+        asked = request_digest(self.operation_type.value, request) if idempotency_key is not None else None
+        try:
+            work = await self.resolve(request)
+        except KtrdrError:
+            if (earlier := await self._recorded(idempotency_key, asked)) is not None:
+                return earlier  # it meant something when it came first: its strategy is gone since, say
+            raise
         await self._use.fresh()
         try:
             self._refuse_without_workers(work, reject=request.when_busy == "reject")
@@ -130,6 +138,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             requirements=work.requirements,
             priority=request.priority,
             idempotency_key=idempotency_key,
+            asked=asked,
         )
         self._use.submitted(operation, began)
         return operation
@@ -143,7 +152,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             If the earlier one did not end failed or cancelled.
         """
         _require_unsuccessful(earlier, "retried")
-        return await self._again(earlier, idempotency_key)
+        return await self._again(earlier, idempotency_key, request_digest("retry", earlier.operation_id))
 
     async def resume(self, earlier: Operation, idempotency_key: str | None = None) -> Operation:
         """The same work, going on from the earlier one's newest checkpoint, as a new operation; once per key.
@@ -164,10 +173,18 @@ class ServiceOrchestrator(ABC, Generic[R]):
             raise Conflict(
                 f"The checkpoints of operation {earlier.operation_id} are damaged or gone. {instead}"
             )
-        return await self._again(earlier, idempotency_key, checkpoints)
+        asked = request_digest("resume", earlier.operation_id)
+        return await self._again(earlier, idempotency_key, asked, checkpoints)
+
+    async def _recorded(self, idempotency_key: str | None, asked: str | None) -> Operation | None:
+        """What this very request was recorded as, if it came before."""
+        if idempotency_key is None:
+            return None
+        known = await self._use.store.by_key(idempotency_key)
+        return known if known is not None and known.request_digest == asked else None
 
     async def _again(
-        self, earlier: Operation, idempotency_key: str | None, checkpoints: tuple[str, ...] = ()
+        self, earlier: Operation, idempotency_key: str | None, asked: str, checkpoints: tuple[str, ...] = ()
     ) -> Operation:
         return await self.record(
             await self._use.store.spec(earlier.spec_digest),
@@ -175,6 +192,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             priority=earlier.priority,
             parent=earlier.operation_id,
             idempotency_key=idempotency_key,
+            asked=asked,
             checkpoints=checkpoints,
         )
 
@@ -186,6 +204,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
         priority: int,
         parent: str | None = None,
         idempotency_key: str | None = None,
+        asked: str | None = None,
         checkpoints: tuple[str, ...] = (),
     ) -> Operation:
         """Write the operation into the ledger; it is durable when this returns."""
@@ -198,6 +217,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             parent_operation_id=parent,
             idempotency_key=idempotency_key,
             requirements=requirements,
+            request_digest=asked if idempotency_key is not None else None,
             checkpoints=checkpoints,
         )
         try:

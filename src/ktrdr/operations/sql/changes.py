@@ -248,6 +248,7 @@ _FIXED = (
     "spec_digest",
     "parent_operation_id",
     "idempotency_key",
+    "request_digest",
     "requirements",
     "requires_gpu",
 )

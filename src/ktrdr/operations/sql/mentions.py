@@ -20,6 +20,7 @@ _TABLES = frozenset({"workers", "pauses", "tallies", "tokens"})
 _COLUMNS = frozenset(
     (
         "idempotency_key",
+        "request_digest",
         "requirements",
         "requires_gpu",
         "spec_digest",

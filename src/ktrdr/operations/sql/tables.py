@@ -41,7 +41,7 @@ __all__ = [
     "workers",
 ]
 
-SCHEMA = "0009"
+SCHEMA = "0010"
 """The newest migration."""
 
 metadata = MetaData()
@@ -107,6 +107,7 @@ operations = Table(
     Column("compacted", Integer, nullable=False, server_default="0"),  # 1: the story is one line
     Column("older_checkpoint_digest", Words(64)),
     Column("requires_gpu", Integer, nullable=False, server_default="0"),  # as the requirements say
+    Column("request_digest", Words(64)),  # of the request that came with the idempotency key
 )
 
 tallies = Table(  # how many operations there are; changed with them, because counting a million rows is slow
