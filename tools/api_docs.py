@@ -23,7 +23,8 @@ itself at `/openapi.json` and a page to try it at `/docs`.
   filter does not answer with everything. The same holds at workers.
 - Every error is an RFC 9457 problem (`application/problem+json`): `type` (`urn:ktrdr:problem:...`), `title`, `status`,
   `detail`, and for faults in the request `errors` with `pointer`, `message`, and for documents `line` and `column`.
-- POSTs that start work honour `Idempotency-Key`: the same key and work give the same operation, other work gives 422.
+- POSTs that start work honour `Idempotency-Key`: the same key and request give the same operation, whatever changed
+  meanwhile (a newer model, other data); another body or route gives 422. `when_busy` is no part of the comparison.
 - 503 with `Retry-After` means that a request may be sent again after so many seconds. Of type
   `urn:ktrdr:problem:overloaded`, to submissions, retries and resumptions, it comes at once and nothing was recorded.
 - GET answers carry an `ETag`; with `If-None-Match` an unchanged one is `304` without a body.

@@ -104,13 +104,13 @@ class Api(RuleBasedStateMachine):
         usable = [w for w in self._workers() if w["status"] in ("available", "busy")]
         answer = self.ask("POST", START, body, **({"Idempotency_Key": key} if key else {}))
         earlier = self.keys.get(key or "")
-        if not usable:
-            assert (answer.status, answer.json()["type"]) == (503, "urn:ktrdr:problem:no-workers")
-            return multiple()
         if earlier is not None:
-            same = self.known[earlier].body["seed"] == seed
+            same = self.known[earlier].body == body
             assert answer.status == (202 if same else 422), answer.body
             assert not same or answer.json()["operation_id"] == earlier
+            return multiple()
+        if not usable:
+            assert (answer.status, answer.json()["type"]) == (503, "urn:ktrdr:problem:no-workers")
             return multiple()
         assert answer.status == 202, answer.body
         return self._new(answer.json()["operation_id"], body, key)
