@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from ktrdr.settings import api_token, enrolment_token, read_choice
+from ktrdr.errors import InvalidSetting
+from ktrdr.settings import api_token, database_url, enrolment_token, read_choice
 
 __all__ = ["LogFormat", "LogSettings", "Redaction", "about", "about_path", "configure", "subject"]
 
@@ -114,7 +115,7 @@ class LogSettings:
         """
         env = os.environ if environ is None else environ
         spoken = read_choice("KTRDR_LOG_FORMAT", "text", _FORMATS, environ=env)
-        known = (api_token(env), enrolment_token(env), _password(env.get("KTRDR_DATABASE_URL", "")))
+        known = (api_token(env), enrolment_token(env), *_passwords(env))
         return cls(
             level=read_choice("KTRDR_LOG_LEVEL", "INFO", _LEVELS, environ=env),
             format="json" if spoken == "json" else "text",
@@ -122,11 +123,14 @@ class LogSettings:
         )
 
 
-def _password(url: str) -> str | None:
+def _passwords(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The database's password, as its URL has it and as it is meant; none where the URL is of no use to anybody."""
     try:
-        return urlsplit(url).password
-    except ValueError:
-        return None
+        parts = urlsplit(database_url(environ) or "")
+        written = parts.password or ""
+    except (ValueError, InvalidSetting):
+        return ()
+    return (written, unquote(written), *(word for name, word in parse_qsl(parts.query) if name == "password"))
 
 
 class _Text(logging.Formatter):

@@ -175,6 +175,28 @@ def test_the_environment(tmp_path: Path) -> None:
     assert LogSettings.from_environment({"KTRDR_DATABASE_URL": "http://[x"}).secrets == ()
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql+psycopg://me:p%40ss@db/ktrdr", ("p%40ss", "p@ss")),
+        ("postgresql+psycopg://me@db/ktrdr?sslmode=require&password=p%40ss", ("p@ss",)),
+        ("postgresql+psycopg://me@db/ktrdr", ()),
+    ],
+)
+def test_the_database_s_password_is_secret_as_it_is_written_and_as_it_is_meant(
+    url: str, words: tuple[str, ...]
+) -> None:
+    assert LogSettings.from_environment({"KTRDR_DATABASE_URL": url}).secrets == words
+
+
+def test_the_database_s_password_in_a_file_is_secret(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql+psycopg://me:pw@db/ktrdr\n")
+    assert LogSettings.from_environment({"KTRDR_DATABASE_URL_FILE": str(file)}).secrets == ("pw",)
+    file.unlink()  # a worker may inherit a name that only the backend reads; who reads it complains
+    assert LogSettings.from_environment({"KTRDR_DATABASE_URL_FILE": str(file)}).secrets == ()
+
+
 @pytest.mark.parametrize(("name", "value"), [("KTRDR_LOG_FORMAT", "xml"), ("KTRDR_LOG_LEVEL", "LOUD")])
 def test_a_wrong_word_is_refused_with_the_accepted_ones(name: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=f"{name}='{value}' is not accepted. Choose one of: "):
