@@ -30,6 +30,9 @@ def test_under_an_open_umask_nobody_else_reads_a_home(tmp_path: Path) -> None:
             found = {entry.name: mode(entry) for entry in fleet.home.iterdir()}
             assert found.keys() >= {"ktrdr.db", "ktrdr.db.lock", "audit", "artifacts", "market"}
             assert {name: oct(bits) for name, bits in found.items() if bits & 0o077} == {}
+            below = [entry for home in (fleet.home, fresh) for entry in home.rglob("*") if entry.is_file()]
+            assert {"lock", ".lock", "key"} <= {entry.name for entry in below}
+            assert {str(entry): oct(mode(entry)) for entry in below if mode(entry) & 0o077} == {}
             assert mode(fleet.home) == 0o755
             assert [mode(folder) for folder in (fresh, fresh.parent)] == [0o700, 0o700]
     finally:

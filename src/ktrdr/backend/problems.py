@@ -19,6 +19,7 @@ from ktrdr import errors
 from ktrdr.errors import InvalidInput, KtrdrError, Unavailable
 from ktrdr.logs import about_path
 from ktrdr.protocol.messages import Problem, ProblemItem
+from ktrdr.protocol.not_json import not_json
 
 __all__ = [
     "CHALLENGE",
@@ -126,8 +127,14 @@ def _pointer(location: Sequence[str | int]) -> str:
     return "/".join(parts)
 
 
+def _where(fault: Mapping[str, Any]) -> str:
+    return "" if fault["type"] == "json_invalid" else _pointer(fault["loc"])
+
+
 def _said(fault: Mapping[str, Any]) -> str:
     """What is accepted, and the offending value where it is a short plain one."""
+    if fault["type"] == "json_invalid":
+        return not_json(fault)
     message, value = str(fault["msg"]), fault.get("input")
     plain = isinstance(value, str | int | float) and fault["type"] != "extra_forbidden"
     return f"{message}, got {value!r}" if plain and len(repr(value)) <= _LONGEST_VALUE else message
@@ -143,7 +150,7 @@ async def _on_ktrdr_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    items = [ProblemItem(pointer=_pointer(e["loc"]), message=_said(e)) for e in error.errors()]
+    items = [ProblemItem(pointer=_where(e), message=_said(e)) for e in error.errors()]
     count = f"{len(items)} fault{'s' if len(items) > 1 else ''}"
     first = f"{items[0].pointer or 'the body'}: {items[0].message}" if items else ""
     return problem_response(

@@ -25,7 +25,9 @@ def overview_lines(queue: Json, workers: Json) -> Iterator[str]:
     yield f"queue       {told_paused(queue['paused'])}"
     for kind, counts in sorted(queue["operations"].items()):
         yield f"operations  {kind}: {_counted({s: counts[s] for s in _STATUSES if counts.get(s)})}"
-    yield f"workers     {_counted(dict(sorted(workers['by_status'].items())))}"
+    unseen = sum(not worker.get("seen", True) for worker in workers["workers"])
+    not_seen = f" ({unseen:,} not seen yet)" if unseen else ""
+    yield f"workers     {_counted(dict(sorted(workers['by_status'].items())))}{not_seen}"
     for worker in workers["workers"]:
         if worker["status"] in ("draining", "temporarily_unavailable"):
             held = worker["current_operation"]

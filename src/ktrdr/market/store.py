@@ -23,7 +23,7 @@ from ktrdr.market.frames import concatenate
 from ktrdr.market.manifest import DatasetManifest, load_dataset, read_manifest, write_dataset
 from ktrdr.market.resample import can_resample
 from ktrdr.market.symbols import check_symbol
-from ktrdr.private import private_folder
+from ktrdr.private import private_file, private_folder
 from ktrdr.timeframe import Timeframe
 
 __all__ = ["MarketStore"]
@@ -214,7 +214,7 @@ class MarketStore:
     def _writing(self) -> Iterator[None]:
         """One writer at a time, over all processes; the system releases the lock when a process dies."""
         private_folder(self.root)
-        with (self.root / _LOCK).open("w") as lock:
+        with open(self.root / _LOCK, "w", opener=private_file) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -356,6 +356,7 @@ class WorkerMetricsRow(Message):
     status: WorkerStatus
     current_operation: str | None = None
     health_failures: int = 0
+    seen: bool = Field(default=True, description="false: not probed since the backend started")
 
 
 class WorkerMetrics(Message):

@@ -14,7 +14,7 @@ from typing import IO
 
 from ktrdr.errors import InvalidSetting
 from ktrdr.operations.model import WorkerType
-from ktrdr.private import private_folder
+from ktrdr.private import private_file, private_folder
 from ktrdr.protocol.worker_key import bind
 
 __all__ = ["Identity", "claim_identity", "new_instance_id"]
@@ -73,7 +73,7 @@ def claim_identity(home: Path, worker_type: WorkerType, worker_id: str | None = 
 
 def _lock(folder: Path, worker_id: str) -> Identity | None:
     private_folder(folder)
-    file = (folder / "lock").open("a")
+    file = open(folder / "lock", "a", opener=private_file)  # noqa: SIM115  (held while the process lives)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +19,7 @@ from ktrdr.errors import FieldError, InvalidInput, KtrdrError, NotAuthorised, Un
 from ktrdr.logs import about_path
 from ktrdr.protocol.hosts import host_of, host_of_origin, is_loopback
 from ktrdr.protocol.messages import Problem, ProblemItem
+from ktrdr.protocol.not_json import not_json
 from ktrdr.protocol.serving import bounded
 from ktrdr.workers.credentials import Credentials
 
@@ -69,12 +71,16 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    items = [
-        FieldError("".join(f"/{part}" for part in fault["loc"][1:]), fault["msg"]) for fault in error.errors()
-    ]
+    items = [_fault(fault) for fault in error.errors()]
     first = f"{items[0].pointer or 'the body'}: {items[0].message}" if items else "unknown"
     wrong = InvalidInput(f"The request is not valid; first fault: {first}", items)
     return problem_response(wrong, request.url.path)
+
+
+def _fault(fault: Mapping[str, Any]) -> FieldError:
+    if fault["type"] == "json_invalid":
+        return FieldError("", not_json(fault))
+    return FieldError("".join(f"/{part}" for part in fault["loc"][1:]), fault["msg"])
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

@@ -67,6 +67,8 @@ async def test_a_probe_pulls_so_the_log_outlives_the_worker(plane: ControlPlane)
     await plane.probe()
     plane.unplug(worker)
     assert await _read(plane, name) == b"one\ntwo\n"
+    filed = [*plane.backend.config.home.glob("job-logs/*/*.log")]
+    assert [file.stat().st_mode & 0o077 for file in filed] == [0]
     await plane.api("POST", f"/operations/{name}/cancel")
     plane.clock.advance(120.0)
     await plane.probe()  # the lease has ended

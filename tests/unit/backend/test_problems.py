@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+from types import ModuleType
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -12,6 +14,7 @@ from ktrdr import errors
 from ktrdr.backend import problems
 from ktrdr.errors import FieldError, InvalidInput, InvalidStrategy, KtrdrError, NotAuthorised, Unavailable
 from ktrdr.protocol.transports import AsgiTransport
+from ktrdr.workers import problems as worker_problems
 from support.control_plane import ControlPlane
 
 _EXPECTED = {
@@ -97,6 +100,24 @@ async def test_what_the_framework_refuses_is_a_problem_too(plane: ControlPlane) 
     told = {e["pointer"]: e["message"] for e in body["errors"]}
     assert told["/commission"].endswith("0, got -1")
     assert told["/simbol"] == "Extra inputs are not permitted"
+
+
+@pytest.mark.parametrize("room", [problems, worker_problems])
+async def test_a_body_that_is_no_json_says_where_it_stops_being_it(room: ModuleType) -> None:
+    """It was told as the field '/30', "JSON decode error"."""
+    app = FastAPI()
+    room.install(app)
+
+    @app.post("/start")
+    async def start(body: dict[str, int]) -> None:
+        """Never reached."""
+
+    transport, head = httpx.ASGITransport(app), {"content-type": "application/json"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/start", content=b'{"strategy_name":"sp500_trend"', headers=head)
+    fault = "the body is not JSON: Expecting ',' delimiter, at character 30"
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"pointer": "", "message": fault}])
+    assert answer.json()["detail"].endswith(f": the body: {fault}")
 
 
 async def test_a_bug_is_a_problem_that_says_so() -> None:

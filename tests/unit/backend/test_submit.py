@@ -254,12 +254,14 @@ async def test_draining_and_unavailable_workers_count_as_none(stocked: ControlPl
     await stocked.api("POST", "/workers/t1/drain")
     drained = await _refused(stocked, TRAIN, {"strategy_name": "sp500_trend"}, 503)
     assert drained["type"] == "urn:ktrdr:problem:no-workers"
+    assert drained["detail"].endswith("ktrdr worker start training. t1 drains: ktrdr workers undrain t1")
     await stocked.api("POST", "/workers/t1/undrain")
     stocked.unplug(stocked.workers["t1"])
     for _ in range(3):
         await stocked.probe()
     gone = await _refused(stocked, TRAIN, {"strategy_name": "sp500_trend"}, 503)
     assert gone["type"] == "urn:ktrdr:problem:no-workers"
+    assert "drain" not in gone["detail"]
 
 
 async def test_a_busy_fleet_queues_or_rejects_as_asked(stocked: ControlPlane) -> None:

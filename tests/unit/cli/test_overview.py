@@ -51,6 +51,15 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
         assert json.loads(capsys.readouterr().out) == {"queue": QUEUE, "workers": WORKERS}
 
 
+def test_status_after_a_restart_says_who_has_not_answered_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the ledger says of a worker may be long gone: after a restore every one is "available"."""
+    rows = [row | {"seen": row["id"] == "t1"} for row in WORKERS["workers"]]
+    said = {"/api/v1/metrics/workers": Said(WORKERS | {"workers": rows}), "/api/v1/queue": Said(QUEUE)}
+    with scripted(lambda _, path: said[path]) as backend:
+        assert run(["status", "--api-url", backend.url]) == 0
+    assert "workers     1 available, 1 draining (1 not seen yet)\n" in capsys.readouterr().out
+
+
 def test_a_list_with_waiting_operations_says_that_they_are_paused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

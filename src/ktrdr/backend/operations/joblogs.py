@@ -17,7 +17,7 @@ from ktrdr.clock import Clock
 from ktrdr.errors import KtrdrError, NotFound, Unavailable
 from ktrdr.operations.model import Operation, OperationStatus
 from ktrdr.operations.store import OperationStore
-from ktrdr.private import private_folder
+from ktrdr.private import private_file, private_folder
 from ktrdr.protocol.client import LogPiece
 from ktrdr.protocol.messages import DeliverRequest, HealthView
 
@@ -93,8 +93,10 @@ class JobLogs:
 
         def work() -> None:
             path = self._path(delivery.operation_id, delivery.attempt)
+            content = self._artifacts.read(digest)
             private_folder(path.parent)
-            path.write_bytes(self._artifacts.read(digest))
+            with open(path, "wb", opener=private_file) as file:
+                file.write(content)
             for outdated in sorted(path.parent.glob("*.log"))[:-_ATTEMPTS]:
                 outdated.unlink(missing_ok=True)
 
@@ -174,7 +176,7 @@ class JobLogs:
 
         def work() -> None:
             private_folder(path.parent)
-            with path.open("wb" if begin else "ab") as file:
+            with open(path, "wb" if begin else "ab", opener=private_file) as file:
                 file.write(before + piece.content + behind)
             if path.stat().st_size > 2 * _LIMIT:
                 path.write_bytes(path.read_bytes()[-_LIMIT:])

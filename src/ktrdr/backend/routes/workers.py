@@ -153,6 +153,7 @@ async def worker_metrics(request: Request, services: Services) -> Response:
             status=registry.status(worker),
             current_operation=worker.current_operation_id,
             health_failures=worker.failures,
+            seen=worker.verified,
         )
         for worker in sorted(registry, key=lambda worker: worker.worker_id)
     ]

@@ -20,6 +20,7 @@ from ktrdr.backend.data import DataService
 from ktrdr.backend.dispatch.dispatcher import Dispatcher
 from ktrdr.backend.fleet.registry import WORKER_TYPE, WorkerRegistry
 from ktrdr.backend.operations.checkpoints import CheckpointFiles
+from ktrdr.backend.submission.no_workers import no_workers
 from ktrdr.backend.submission.request_digest import request_digest
 from ktrdr.backend.submission.resolved import Resolved, Stamp
 from ktrdr.bars import parse_time
@@ -40,7 +41,6 @@ from ktrdr.operations.model import (
     Operation,
     OperationStatus,
     OperationType,
-    WorkerType,
 )
 from ktrdr.operations.store import OperationStore
 from ktrdr.protocol.requests import StartBacktest, StartTraining
@@ -53,16 +53,6 @@ __all__ = ["Resources", "ServiceOrchestrator", "Stamps", "Work"]
 R = TypeVar("R", StartBacktest, StartTraining)
 Stamps = Mapping[str, Stamp | None]
 _NO_MEANING = {"priority", "when_busy"}
-_NO_WORKERS = {
-    WorkerType.BACKTESTING: "No backtesting workers available. Start one: ktrdr worker start backtesting",
-    WorkerType.TRAINING: (
-        "No training workers available. Start GPU or CPU training workers: ktrdr worker start training"
-    ),
-}
-_NO_GPU = (
-    "No training workers with a GPU available. Start one on a machine with a GPU: ktrdr worker start training, "
-    "or do not require one (require_gpu, --require-gpu)."
-)
 
 
 async def nothing() -> None:
@@ -231,9 +221,9 @@ class ServiceOrchestrator(ABC, Generic[R]):
         kind, gpu = WORKER_TYPE[self.operation_type], bool(work.requirements.get("require_gpu"))
         registry = self._use.registry
         if not registry.usable(kind):
-            raise NoWorkers(_NO_WORKERS[kind])
+            raise no_workers(registry, kind, gpu=False)
         if gpu and not registry.usable(kind, gpu=True):
-            raise NoWorkers(_NO_GPU)
+            raise no_workers(registry, kind, gpu=True)
         if reject and self.operation_type in self._use.dispatcher.paused:
             raise Unavailable(
                 f"{self.operation_type.value.capitalize()} operations are paused, and the request asked not to wait.",
