@@ -98,7 +98,11 @@ async def _on_crash(request: Request, error: Exception) -> Response:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     told = f"The worker failed on this request ({type(error).__name__}); its log says more. This is a bug."
     problem = Problem(
-        type="urn:ktrdr:problem:internal-error", title="Internal error", status=500, detail=told
+        type="urn:ktrdr:problem:internal-error",
+        title="Internal error",
+        status=500,
+        detail=told,
+        instance=request.url.path,
     )
     return _answer(problem)
 

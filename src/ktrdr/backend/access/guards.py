@@ -50,8 +50,8 @@ class Guard:
             send = self._recorded(scope, found, send)
             refusal = (
                 self._unauthorised(scope, found)
-                or _wrong_type(headers, raw=raw)
-                or (None if raw else _too_large(headers))
+                or _wrong_type(headers, scope["path"], raw=raw)
+                or (None if raw else _too_large(headers, scope["path"]))
             )
         with about_path(scope["path"]):
             if refusal is not None:
@@ -71,9 +71,12 @@ class Guard:
             server
         )  # loopback by a name that now leads elsewhere
         if exposed and self._config.loopback_only and not self._config.api_token:
-            return _problem(403, "forbidden", "This backend has no token and therefore serves loopback only.")
+            told = "This backend has no token and therefore serves loopback only."
+            return _problem(403, "forbidden", told, scope["path"])
         fault = foreign(self._config, headers.get("host", ""), headers.get("origin"))
-        return None if fault is None else problem_response(fault)
+        return (
+            None if fault is None else problem_response(fault.model_copy(update={"instance": scope["path"]}))
+        )
 
     async def _unknown(self, scope: Scope, headers: Headers, found: RouteMatch | None) -> ASGIApp | None:
         """Find out who asks. Where there is no route, any credential will do: the router says that there is none."""
@@ -122,7 +125,7 @@ class Guard:
         return None
 
 
-def _wrong_type(headers: Headers, *, raw: bool) -> ASGIApp | None:
+def _wrong_type(headers: Headers, path: str, *, raw: bool) -> ASGIApp | None:
     has_body = headers.get("transfer-encoding") is not None or headers.get("content-length", "0") != "0"
     if not has_body:
         return None
@@ -130,24 +133,25 @@ def _wrong_type(headers: Headers, *, raw: bool) -> ASGIApp | None:
     wanted = "application/octet-stream" if raw else "application/json"
     if kind == wanted:
         return None
-    return _problem(415, "unsupported-media-type", f"Content-Type must be {wanted}, not '{kind[:100]}'.")
+    told = f"Content-Type must be {wanted}, not '{kind[:100]}'."
+    return _problem(415, "unsupported-media-type", told, path)
 
 
-def _too_large(headers: Headers) -> ASGIApp | None:
+def _too_large(headers: Headers, path: str) -> ASGIApp | None:
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) <= JSON_BODY_CAP:
         return None
-    return _problem(
-        413, "too-large", f"A JSON body may have up to {JSON_BODY_CAP} bytes, this one has {length}."
-    )
+    told = f"A JSON body may have up to {JSON_BODY_CAP} bytes, this one has {length}."
+    return _problem(413, "too-large", told, path)
 
 
-def _problem(status: int, slug: str, detail: str) -> ASGIApp:
+def _problem(status: int, slug: str, detail: str, path: str) -> ASGIApp:
     return problem_response(
         Problem(
             type=f"urn:ktrdr:problem:{slug}",
             title=slug.replace("-", " ").capitalize(),
             status=status,
             detail=detail,
+            instance=path,
         )
     )

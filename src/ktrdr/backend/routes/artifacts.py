@@ -88,17 +88,17 @@ def _declared_size(request: Request, limit: int) -> int | Response:
     declared = request.headers.get("content-length", "")
     if not declared.isdecimal():
         detail = "Declare the size: Content-Length is required."
-        return problem_response(
-            Problem(
-                type="urn:ktrdr:problem:length-required", title="Length required", status=411, detail=detail
-            )
-        )
+        return _refused(request, 411, "length-required", detail)
     if int(declared) > limit:
         detail = f"An artifact may have up to {limit:,} bytes, this one has {declared}."
-        return problem_response(
-            Problem(type="urn:ktrdr:problem:too-large", title="Too large", status=413, detail=detail)
-        )
+        return _refused(request, 413, "too-large", detail)
     return int(declared)
+
+
+def _refused(request: Request, status: int, slug: str, detail: str) -> Response:
+    title, instance = slug.replace("-", " ").capitalize(), request.url.path
+    kind = f"urn:ktrdr:problem:{slug}"
+    return problem_response(Problem(type=kind, title=title, status=status, detail=detail, instance=instance))
 
 
 async def _spool(request: Request, file: IO[bytes]) -> int:
