@@ -42,6 +42,7 @@ def _asgi_app() -> FastAPI:
         )
 
     @app.get("/away")
+    @app.post("/away")
     async def away() -> Response:
         return RedirectResponse("/echo", 307)
 
@@ -90,7 +91,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         await transport.close()
         return
     app = web.Application()
-    app.add_routes([web.post("/echo", _echo), web.get("/away", _away)])
+    app.add_routes([web.post("/echo", _echo), web.get("/away", _away), web.post("/away", _away)])
     app.add_routes([web.get("/slow", _slow), web.get("/broken", _broken)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -119,8 +120,8 @@ class TestTransport:
         assert (await place.transport.request("GET", f"{place.url}/none")).status == 404
 
     async def test_redirects_are_not_followed(self, place: Place) -> None:
-        answer = await place.transport.request("GET", f"{place.url}/away")
-        assert answer.status == 307
+        for method in ("GET", "POST"):
+            assert (await place.transport.request(method, f"{place.url}/away")).status == 307
 
     async def test_nobody_there_means_that_the_request_did_not_leave(self, place: Place) -> None:
         with pytest.raises(ServerUnreachable) as caught:

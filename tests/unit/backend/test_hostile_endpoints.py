@@ -123,6 +123,45 @@ async def test_a_redirect_leads_nowhere(canary: tuple[int, list[bytes]], status:
     server.close()
 
 
+WAYS = [(method, host) for method in ("GET", "POST") for host in ("127.0.0.1", "localhost")]
+"""A question to an address goes its own short way, all else through a general client; both are to be tried."""
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(("method", "host"), WAYS)
+async def test_a_redirect_is_an_answer_like_any_other(
+    canary: tuple[int, list[bytes]], method: str, host: str, status: int
+) -> None:
+    """A start request that went on to where it is sent would take a specification and a credential there."""
+    port, asked = canary
+    there = (
+        f"HTTP/1.1 {status} Moved\r\nlocation: http://127.0.0.1:{port}/secret\r\ncontent-length: 0\r\n\r\n"
+    )
+    server, at, seen = await serve(there.encode())
+    transport = AiohttpTransport(LOCAL)
+    answer = await transport.request(method, f"http://{host}:{at}/x", json={} if method == "POST" else None)
+    assert (answer.status, len(seen), asked) == (status, 1, [])
+    await transport.close()
+    server.close()
+
+
+@pytest.mark.parametrize(("method", "host"), WAYS)
+async def test_no_proxy_is_asked(
+    canary: tuple[int, list[bytes]], monkeypatch: pytest.MonkeyPatch, method: str, host: str
+) -> None:
+    port, asked = canary
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server, at, seen = await serve(b"HTTP/1.1 418 OK\r\ncontent-length: 0\r\n\r\n")
+    transport = AiohttpTransport(LOCAL)
+    answer = await transport.request(method, f"http://{host}:{at}/x", json={} if method == "POST" else None)
+    assert (answer.status, len(seen), asked) == (418, 1, [])
+    await transport.close()
+    server.close()
+
+
 async def test_a_name_that_leads_elsewhere_at_the_connection_is_not_connected(
     canary: tuple[int, list[bytes]],
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktrdr.backend.fleet.registry import WorkerEndpoint, WorkerRegistry
+from ktrdr.backend.fleet.registry import WorkerEndpoint, WorkerRegistry, serves
 from ktrdr.backend.fleet.turns import Standing, Turns
 from ktrdr.clock import SystemClock
 from ktrdr.operations.model import Assignment, WorkerRecord, WorkerType
@@ -121,6 +121,24 @@ def test_the_index_answers_as_the_definition(steps: list[tuple[str, str, bool, b
         if worker.current_operation_id is not None:
             assert workers.holds(worker.current_operation_id)
     assert not workers.holds("unknown")
+
+
+@pytest.mark.parametrize(
+    ("worker", "served"),
+    [
+        ("1.4.0", True),
+        ("1.4.9", True),
+        ("1.3.0", True),
+        ("1.2.9", False),
+        ("1.5.0", False),
+        ("0.4.0", False),
+        ("2.4.0", False),
+        ("", True),
+        ("0", True),
+    ],
+)
+def test_a_backend_serves_its_own_minor_version_and_the_one_before(worker: str, served: bool) -> None:
+    assert serves("1.4.2", worker) is served
 
 
 def test_a_worker_of_another_minor_version_is_never_chosen() -> None:
