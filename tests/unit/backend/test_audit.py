@@ -175,6 +175,46 @@ async def test_files_are_begun_anew_and_the_oldest_go(tmp_path: Path) -> None:
     await log.close()
 
 
+@pytest.mark.parametrize(
+    "before", range(20, 30)
+)  # with as many the newest file is empty, half full, full ...
+async def test_pages_go_on_where_they_were_though_files_are_begun_anew_meanwhile(
+    tmp_path: Path, before: int
+) -> None:
+    """Each entry there was is on one page, and none that came later: the file being read has another name now."""
+    clock, cursor = FakeClock(), None
+    log = AuditLog(tmp_path, clock, file_bytes=1000, files=50)
+    turned: list[str] = []
+    for number in range(before):
+        entry(log, f"{number:03d}")
+        clock.advance(1)
+    while True:
+        page = await log.page(None, 2, cursor)
+        turned += [e.subject for e in page.entries]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        for number in range(12):
+            entry(log, f"later-{number}")
+            clock.advance(1)
+    assert turned == [f"{number:03d}" for number in range(before - 1, -1, -1)]
+    await log.close()
+
+
+async def test_pages_end_where_what_comes_next_was_removed(tmp_path: Path) -> None:
+    clock = FakeClock()
+    log = AuditLog(tmp_path, clock, file_bytes=1000, files=2)
+    for number in range(5):
+        entry(log, f"{number:03d}")
+    page = await log.page(None, 2, None)
+    for number in range(100):
+        entry(log, f"later-{number}")
+        clock.advance(1)
+    rest = await log.page(None, 100, page.next_cursor)
+    assert (rest.entries, rest.next_cursor) == ((), None)
+    await log.close()
+
+
 async def test_a_torn_line_costs_no_other(tmp_path: Path) -> None:
     log = AuditLog(tmp_path, FakeClock())
     entry(log, "before")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
 from pathlib import Path
 
-from ktrdr.backend.access.auditfile import AuditFile, chains, slot_of
+from ktrdr.backend.access.auditchain import Written, chains
+from ktrdr.backend.access.auditfile import AuditFile
 from ktrdr.clock import Clock
 from ktrdr.errors import InvalidInput
 
@@ -21,6 +23,7 @@ _log = logging.getLogger("ktrdr.backend")
 _FILE_BYTES, _FILES = 16 << 20, 32
 _SYNC_S = 1.0
 _LONGEST = 200
+_PLACE = re.compile(r"([1-9][0-9]{0,2}):([0-9a-f]{1,16}[.][0-9a-f]{8}):([0-9]{1,20})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,56 +136,62 @@ class AuditLog:
         await asyncio.to_thread(self._file.syncing())
 
     def _page(self, since: datetime | None, limit: int, cursor: str | None) -> AuditPage:
-        places = _places(cursor)
         found: list[AuditEntry] = []
-        chained = chains(self._folder)
+        places, chained = _places(cursor), chains(self._folder)
         if cursor is None:  # what is recorded while somebody turns the pages belongs to none of them
-            places = {slot: (files[0].name, _size(files[0])) for slot, files in chained.items()}
+            places = {slot: _Place(files[0].identity, files[0].size) for slot, files in chained.items()}
         streams = [
-            _newest_first(slot, files, *places[slot]) for slot, files in chained.items() if slot in places
+            self._newest_first(slot, files, places[slot]) for slot, files in chained.items() if slot in places
         ]
-        for slot, name, offset, entry in merge(*streams, key=lambda told: told[3].at, reverse=True):
+        for slot, place, entry in merge(*streams, key=lambda told: told[2].at, reverse=True):
             if since is not None and entry.at < since:
                 break
             if len(found) == limit:
-                return AuditPage(tuple(found), ",".join(f"{n}:{end}" for n, end in places.values()))
+                return AuditPage(tuple(found), _cursor(places))
             found.append(entry)
-            places[slot] = (name, offset)
+            places[slot] = place
         return AuditPage(tuple(found), None)
 
+    def _newest_first(
+        self, slot: int, files: Sequence[Written], start: _Place
+    ) -> Iterator[tuple[int, _Place, AuditEntry]]:
+        """Entries of a slot before that place, each with the place that continues after it; none where that file, and
+        so all before it, was removed meanwhile."""
+        identities = [file.identity for file in files]
+        if start.file not in identities:
+            return
+        for file in files[identities.index(start.file) :]:
+            content = file.read(self._folder)
+            if file.identity == start.file:
+                content = content[: start.offset]
+            end = len(content)
+            for line in reversed(content.splitlines(keepends=True)):
+                end -= len(line)
+                entry = _read(line)
+                if entry is not None:
+                    yield slot, _Place(file.identity, end), entry
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Before an offset of a file, whatever that is called by now."""
+
+    file: str
+    offset: int
 
 
-def _places(cursor: str | None) -> dict[int, tuple[str, int]]:
-    """Where each slot's entries go on: before this offset of that file."""
-    places: dict[int, tuple[str, int]] = {}
+def _cursor(places: Mapping[int, _Place]) -> str:
+    return ",".join(f"{slot}:{place.file}:{place.offset}" for slot, place in places.items())
+
+
+def _places(cursor: str | None) -> dict[int, _Place]:
+    """Where each slot's entries go on."""
+    places: dict[int, _Place] = {}
     for part in cursor.split(",") if cursor else ():
-        name, _, offset = part.partition(":")
-        slot = slot_of(name)
-        if slot is None or not (offset.isascii() and offset.isdecimal()):
+        found = _PLACE.fullmatch(part)
+        if found is None:
             raise InvalidInput(
                 f"'{part[:80]}' is not a cursor of this list. Take next_cursor of the page before."
             )
-        places[slot] = (name, int(offset))
+        places[int(found[1])] = _Place(found[2], int(found[3]))
     return places
-
-
-def _newest_first(
-    slot: int, files: list[Path], name: str, offset: int
-) -> Iterator[tuple[int, str, int, AuditEntry]]:
-    """Entries of a slot before that place, each with the place that continues after it."""
-    names = [path.name for path in files]
-    if name not in names:
-        return  # it was removed meanwhile, with all before it
-    for path in files[names.index(name) :]:
-        content = path.read_bytes() if path.is_file() else b""
-        if path.name == name:
-            content = content[:offset]
-        end = len(content)
-        for line in reversed(content.splitlines(keepends=True)):
-            end -= len(line)
-            entry = _read(line)
-            if entry is not None:
-                yield slot, path.name, end, entry

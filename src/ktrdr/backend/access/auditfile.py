@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ktrdr.private import private_folder
 
-__all__ = ["AuditFile", "chains", "slot_of"]
+__all__ = ["AuditFile", "names"]
 
 _log = logging.getLogger("ktrdr.backend")
 _NAME = re.compile(r"audit(?:-(?P<stamp>\d{8}T\d{12}))?(?:\.(?P<slot>\d{1,3}))?\.jsonl")
@@ -33,24 +33,12 @@ def _stamps(folder: Path, slot: int) -> list[str]:
     return sorted(m["stamp"] for m in found if m and m["stamp"] and int(m["slot"] or 1) == slot)
 
 
-def slot_of(name: str) -> int | None:
-    """Which process's file this is called; None if it is none of the record's."""
-    match = _NAME.fullmatch(name)
-    return int(match["slot"] or 1) if match else None
-
-
-def chains(folder: Path) -> dict[int, list[Path]]:
-    """The files of each slot, newest first."""
-    slots: set[int] = {1}
-    for path in folder.glob("audit*.jsonl"):
-        if (slot := slot_of(path.name)) is not None:
-            slots.add(slot)
+def names(folder: Path) -> dict[int, list[str]]:
+    """Of each slot the file that is written, whether it is there or not, and the older ones, newest first."""
+    found = (_NAME.fullmatch(path.name) for path in folder.glob("audit*.jsonl"))
     return {
-        slot: [
-            folder / _name(slot),
-            *(folder / _name(slot, stamp) for stamp in reversed(_stamps(folder, slot))),
-        ]
-        for slot in sorted(slots)
+        slot: [_name(slot), *(_name(slot, stamp) for stamp in reversed(_stamps(folder, slot)))]
+        for slot in sorted({int(m["slot"] or 1) for m in found if m})
     }
 
 

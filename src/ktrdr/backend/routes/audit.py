@@ -22,7 +22,7 @@ async def list_audit(
         datetime | None, Query(description="only what happened from then on; UTC unless it says")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=4096)] = None,
+    cursor: Annotated[str | None, Query(max_length=8192)] = None,
 ) -> AuditList:
     """Requests that changed something, newest first: who, from where, what, which id, outcome, when. Of several
     backends with one ``KTRDR_HOME`` all are listed by each."""
