@@ -27,8 +27,10 @@ itself at `/openapi.json` and a page to try it at `/docs`.
   meanwhile (a newer model, other data); another body or route gives 422. `when_busy` is no part of the comparison.
 - 503 with `Retry-After` means that a request may be sent again after so many seconds. Of type
   `urn:ktrdr:problem:overloaded`, to submissions, retries and resumptions, it comes at once and nothing was recorded.
-- GET answers carry an `ETag`; with `If-None-Match` an unchanged one is `304` without a body.
-- Lists answer `total` and `next_cursor`; pass that as `cursor` for the next page.
+- What is read again and again (operations, lists, metrics, artifacts) carries an `ETag`; with `If-None-Match` an unchanged
+  one is `304` without a body.
+- Lists answer `total` and `next_cursor`. Of operations, of rows of results and in the audit record (which has no `total`)
+  it is what to pass as `cursor` for the next page; the other lists are whole, and it is null.
 - Off loopback every route but `/health` needs `Authorization: Bearer TOKEN`, with a token of the scope that the route
   names here ([Security](../explanation/security.md)); `KTRDR_API_TOKEN` has all scopes. Without a valid token the answer
   is 401, without the scope 403. On loopback no token is needed unless `KTRDR_API_TOKEN` is set; requests must then name

@@ -51,7 +51,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """A probe, poll or report names this attempt; renews the lease. ``progress`` may be None."""
+    """A probe or registration names this attempt; renews the lease. ``progress`` may be None."""
 
     assignment: Assignment
     lease_expires_at: datetime

@@ -271,3 +271,17 @@ async def test_a_resume_that_is_repeated_under_its_key_is_one_operation(stocked:
     path = f"/api/v1/operations/{first}/resume"
     answers = [await stocked.ask("POST", path, idempotency_key="k") for _ in range(2)]
     assert len({answer.json()["operation_id"] for answer in answers}) == 1
+
+
+async def test_news_of_a_checkpoint_do_not_renew_the_lease(stocked: ControlPlane) -> None:
+    """The backend hears the worker and does not reach it, so it could not tell it to stop."""
+    worker = stocked.workers["t1"]
+    name = (await stocked.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))["operation_id"]
+    await stocked.until(name, "running")
+    stocked.clock.advance(50.0)
+    assert (await tell(stocked, worker, name, b"one"))["stop"] == []
+    stocked.clock.advance(11.0)
+    stocked.unplug(worker)
+    await stocked.backend.health.sweep()
+    assert str(await stocked.status(name)) == "pending"
+    assert (await stocked.store.get(name)).checkpoints == (sha(name, b"one"),)
