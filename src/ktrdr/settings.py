@@ -23,6 +23,7 @@ __all__ = [
     "enrolment_token",
     "home",
     "read_choice",
+    "read_count",
     "read_number",
     "token_weakness",
 ]
@@ -64,6 +65,20 @@ def read_number(
             f"Default: {default:g}."
         )
     return value
+
+
+def read_count(name: str, default: int, *, minimum: int = 0, environ: Environment | None = None) -> int:
+    """A whole number from the environment.
+
+    Raises
+    ------
+    InvalidSetting
+        If the text is not a number, too small or too large, or has a fraction: half an epoch would be none at all.
+    """
+    value = read_number(name, default, minimum=minimum, environ=environ)
+    if not float(value).is_integer():
+        raise InvalidSetting(f"{name}='{value:g}' is not a whole number. Default: {default}.")
+    return int(value)
 
 
 def read_choice(
@@ -181,8 +196,8 @@ class CheckpointSettings:
         """
         return cls(
             every_s=read_number("KTRDR_CHECKPOINT_S", 30.0, environ=environ),
-            every_epochs=int(read_number("KTRDR_CHECKPOINT_EPOCHS", 0, environ=environ)),
-            every_bars=int(read_number("KTRDR_CHECKPOINT_BARS", 0, environ=environ)),
+            every_epochs=read_count("KTRDR_CHECKPOINT_EPOCHS", 0, environ=environ),
+            every_bars=read_count("KTRDR_CHECKPOINT_BARS", 0, environ=environ),
         )
 
 
@@ -222,10 +237,10 @@ class ControlSettings:
         return cls(
             health_interval_s=number("KTRDR_HEALTH_INTERVAL_S", 10.0),
             health_timeout_s=number("KTRDR_HEALTH_TIMEOUT_S", 5.0),
-            health_failures=int(number("KTRDR_HEALTH_FAILURES", 3, 1)),
+            health_failures=read_count("KTRDR_HEALTH_FAILURES", 3, minimum=1, environ=environ),
             worker_removal_s=number("KTRDR_WORKER_REMOVAL_S", 300.0),
             lease_s=number("KTRDR_LEASE_S", 60.0),
-            max_failures=int(number("KTRDR_MAX_FAILURES", 3, 1)),
+            max_failures=read_count("KTRDR_MAX_FAILURES", 3, minimum=1, environ=environ),
             progress_ttl_s=number("KTRDR_PROGRESS_TTL_S", 1.0),
             cancel_grace_s=number("KTRDR_CANCEL_GRACE_S", 10.0),
             http_timeout_s=number("KTRDR_HTTP_TIMEOUT_S", 10.0),

@@ -210,7 +210,10 @@ class CachedArtifacts:
 
 def _refused(url: str, digest: str, refusal: _Refusal) -> KtrdrError:
     if refusal.status in (401, 403):
-        return NotAuthorised(f"{url} {refusal}. Set KTRDR_API_TOKEN to the backend's token.")
+        return NotAuthorised(
+            f"{url} {refusal}. Set the worker's KTRDR_ENROLMENT_TOKEN to the backend's, or to a token of scope worker, "
+            "and start it again."
+        )
     return KtrdrError(f"Artifact {digest}: {url} {refusal}")
 
 

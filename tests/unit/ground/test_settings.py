@@ -9,6 +9,7 @@ import pytest
 from ktrdr.errors import InvalidSetting
 from ktrdr.settings import (
     DEFAULT_API_URL,
+    CheckpointSettings,
     ControlSettings,
     api_token,
     api_url,
@@ -31,6 +32,24 @@ def test_a_wrong_number_is_named_with_its_default(text: str) -> None:
     told = rf"X='{text}' is not a number of at least 1 and at most 1000000000\. Default: 7\."
     with pytest.raises(InvalidSetting, match=told):
         read_number("X", 7.0, minimum=1.0, environ={"X": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("KTRDR_HEALTH_FAILURES", "1.5"), ("KTRDR_MAX_FAILURES", "2.9")],
+)
+def test_a_count_has_no_fraction(name: str, text: str) -> None:
+    with pytest.raises(InvalidSetting, match=rf"{name}='{text}' is not a whole number\. Default: 3\."):
+        ControlSettings.from_environment({name: text})
+    assert ControlSettings.from_environment({name: "2.0"}) == ControlSettings.from_environment({name: "2"})
+
+
+@pytest.mark.parametrize("name", ["KTRDR_CHECKPOINT_EPOCHS", "KTRDR_CHECKPOINT_BARS"])
+def test_half_an_epoch_between_checkpoints_is_not_none_at_all(name: str) -> None:
+    """It was cut to 0, which switches them off."""
+    with pytest.raises(InvalidSetting, match=f"{name}='0.5' is not a whole number"):
+        CheckpointSettings.from_environment({name: "0.5"})
+    assert CheckpointSettings.from_environment({name: "7"}) != CheckpointSettings()
 
 
 def test_no_retention_reaches_back_before_the_calendar() -> None:

@@ -170,7 +170,7 @@ def test_a_refusal_is_final(
 def test_the_token_is_shown(cache: FileArtifactStore) -> None:
     with FakeBackend(token="secret") as backend:
         backend.artifacts[DIGEST] = CONTENT
-        with pytest.raises(NotAuthorised, match="KTRDR_API_TOKEN"):
+        with pytest.raises(NotAuthorised, match="KTRDR_ENROLMENT_TOKEN"):
             client(cache, backend.url)[0].read(DIGEST)
         assert client(cache, backend.url, token="secret")[0].read(DIGEST) == CONTENT
 
