@@ -131,6 +131,18 @@ def term(postgres: Postgres, database: str) -> int:
     return int(str(found[0][0]))
 
 
+async def test_what_is_put_up_is_read_as_it_was(postgres: Postgres, database: str, store: SqlStore) -> None:
+    store.fence = fence = Fence()
+    fence.epoch = term(postgres, database)
+    board = SqlBoard(store)
+    ill = WorkerState("w1", 3, "It does not answer.", drains_itself=True, busy_with="op_a", seen=False)
+    well = WorkerState("w2")
+    await board.post([ill, well])
+    assert await board.states() == {"w1": ill, "w2": well}
+    await board.post([WorkerState("w1", busy_with="op_b")], gone=["w2"])
+    assert await board.states() == {"w1": WorkerState("w1", busy_with="op_b")}
+
+
 async def test_who_leads_no_more_writes_nothing_that_is_the_leaders(
     postgres: Postgres, database: str, store: SqlStore
 ) -> None:

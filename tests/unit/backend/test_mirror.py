@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ktrdr.backend.cluster.mirror import Mirror
+from ktrdr.backend.cluster.mirror import Mirror, Poster
 from ktrdr.backend.fleet.calls import Fleet
 from ktrdr.backend.fleet.registry import WorkerRegistry
 from ktrdr.backend.operations.progress import ProgressReader
@@ -88,6 +88,31 @@ async def test_after_a_look_that_hung_the_next_one_comes_soon(fails: Exception |
         looking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await looking
+
+
+async def test_a_follower_says_which_workers_the_leader_has_not_seen_yet() -> None:
+    clock = FakeClock()
+    store, election, fence = MemoryStore(), MemoryElection(), Fence()
+    board, fence.epoch = MemoryBoard(election, fence, {}), election.epoch
+    led, followed = (WorkerRegistry(clock, STILL, "0") for _ in range(2))
+    for name in ("w1", "w2"):
+        await store.save_worker(a_worker(name))
+        led.put(a_worker(name), verified=False)
+    progress = ProgressReader(followed, Fleet(AsgiTransport({}), None, 1.0, 1.0), clock, 1.0, _as_it_is)
+    mirror = Mirror(store, board, followed, clock, progress)
+    mirror.active = True
+    poster = Poster(board, led, 3, lambda: None)
+
+    async def shown() -> dict[str, bool]:
+        await poster.post()
+        await mirror.look()
+        return {worker.worker_id: followed.view(worker).seen for worker in followed}
+
+    assert await shown() == {"w1": False, "w2": False}
+    led.put(a_worker("w1"))
+    assert await shown() == {"w1": True, "w2": False}
+    led.remove("w2")
+    assert await shown() == {"w1": True, "w2": True}  # nobody says anything of it
 
 
 class _Counting(MemoryStore):

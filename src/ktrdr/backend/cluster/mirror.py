@@ -120,6 +120,7 @@ class Mirror:
                 failure=state.failure,
                 drains_itself=state.drains_itself,
                 busy_with=state.busy_with,
+                verified=state.seen,
                 reserved_for=None if holds is None else (holds.operation_id, holds.attempt),
                 accepted=holds is not None and holds.status is not OperationStatus.ASSIGNED,
             )
@@ -173,4 +174,5 @@ class Poster:
             worker.failure if failing else None,
             worker.drains_itself,
             None if worker.reserved_for else worker.busy_with,
+            worker.verified,
         )

@@ -316,11 +316,12 @@ class WorkerRegistry:
         failure: str | None,
         drains_itself: bool,
         busy_with: str | None,
+        verified: bool,
         reserved_for: tuple[str, int] | None,
         accepted: bool,
     ) -> None:
         """Another backend talks to the worker, and says this of it."""
-        worker.verified, worker.health, worker.failing_since = True, None, None
+        worker.verified, worker.health, worker.failing_since = verified, None, None
         worker.failures, worker.failure = failures, failure
         worker.drains_itself, worker.busy_with = drains_itself, busy_with
         worker.reserved_for, worker.accepted = reserved_for, accepted

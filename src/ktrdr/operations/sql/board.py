@@ -24,6 +24,7 @@ class WorkerState:
     failure: str | None = None
     drains_itself: bool = False
     busy_with: str | None = None
+    seen: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class SqlBoard:
                 "failure": state.failure,
                 "drains_itself": int(state.drains_itself),
                 "busy_with": state.busy_with,
+                "seen": int(state.seen),
             }
             for state in states
         ]
@@ -80,6 +82,7 @@ class SqlBoard:
                     row["failure"],
                     bool(row["drains_itself"]),
                     row["busy_with"],
+                    bool(row["seen"]),
                 )
                 for row in rows
             }

@@ -186,6 +186,7 @@ worker_states = Table(
     Column("failure", Words()),
     Column("drains_itself", Integer, nullable=False),
     Column("busy_with", Words()),
+    Column("seen", Integer, nullable=False, server_default="1"),
 )
 
 _PAGE = (operations.c.created_us, operations.c.operation_id)
