@@ -15,7 +15,7 @@ from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
 from simulation.world import simulate
 from support.processes import unmeasured
 
-SEEDS = (12, 21, 33)  # as in the Makefile: together they bring about everything that is demanded
+SEEDS = (7, 18, 33)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
 
 
