@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ktrdr.operations.model import OperationType
 from ktrdr.operations.sql.ledger import SqlStore
 from support.control_plane import ControlPlane, calm
@@ -163,3 +165,25 @@ async def test_a_finished_training_gives_a_model(plane: ControlPlane) -> None:
     assert (model["operation_id"], model["metrics"]) == (name, {"val_loss": 0.5})
     assert (await plane.store.get(name)).summary == {"val_loss": 0.5, "model_id": model["model_id"]}
     assert (model["symbols"], model["timeframes"], model["bundle"]) == (["X"], ["1d"], bundle)
+
+
+@pytest.mark.parametrize("lost", ["child", "worker"])
+async def test_what_a_worker_lost_goes_to_another_although_it_is_the_first_ones_turn(
+    plane: ControlPlane, lost: str
+) -> None:
+    first, second = await plane.join("w1"), await plane.join("w2")
+    name, other = await plane.submit(), await plane.submit()
+    for operation in (name, other):
+        await plane.until(operation, "running")
+    assert (await plane.store.get(name)).worker_id == "w1"
+    await plane.deliver(second, other)  # so w2 was chosen later than w1, and both will be free
+    if lost == "child":
+        await plane.deliver(first, name, "child_died", error="signal 9")
+    else:
+        first.restart()
+        plane.plug(first)
+        await plane.api("POST", "/workers/register", first.registration())
+    await calm()
+    await plane.until(name, "running")
+    operation = await plane.store.get(name)
+    assert (operation.worker_id, operation.attempt, operation.failures) == ("w2", 2, 1)

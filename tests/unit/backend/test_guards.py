@@ -200,6 +200,7 @@ async def test_a_body_of_nothing_needs_no_type(local: BackendConfig) -> None:
 
 
 async def test_declared_sizes(local: BackendConfig) -> None:
+    assert JSON_BODY_CAP == 2**20
     big = {"content_length": str(JSON_BODY_CAP + 1)}
     answer = await _ask(local, "/api/v1/backtests/start", "POST", content_type="application/json", **big)
     assert answer.status == 413

@@ -55,14 +55,16 @@ async def introduce() -> RegisterRequest:
     return RegisterRequest(worker_id="w", worker_type="backtesting", endpoint_url="http://w", instance_id="i")
 
 
-def registration(script: Script, accepted: list[RegisterResponse], **extra: float) -> Registration:
+def registration(
+    script: Script, accepted: list[RegisterResponse], *, random: Random | None = None, **extra: float
+) -> Registration:
     settings = {"silence_s": 30.0, "first_retry_s": 0.001, "longest_retry_s": 0.002} | extra
     return Registration(
         link(script),
         request=introduce,
         accept=accepted.append,
         clock=SystemClock(),
-        random=Random(1),
+        random=random or Random(1),
         **settings,
     )
 
@@ -82,6 +84,31 @@ async def test_it_tries_for_ever_and_is_loud_five_times(caplog: pytest.LogCaptur
     assert [record.message.split("attempt ")[1][0] for record in loud] == list("12345")
     assert "KTRDR_API_URL" in loud[0].message
     assert sum("DEBUG only" in record.message for record in caplog.records) == 1
+
+
+class Dice(Random):
+    """Always the most, and what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[float, float]] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        self.asked.append((a, b))
+        return b
+
+
+async def test_it_waits_longer_each_time_up_to_a_limit_and_never_in_step_with_others() -> None:
+    down, dice = ServerUnreachable("Cannot connect to http://a."), Dice()
+    script = Script(*[down] * 14, Answer(200, {}, WELCOME))
+    running = registration(script, [], random=dice, first_retry_s=0.01, longest_retry_s=0.04)
+    began = asyncio.get_running_loop().time()
+    task = asyncio.create_task(running.run())
+    async with asyncio.timeout(20):  # doubled without a limit the last wait alone would be 80 s
+        await running.registered.wait()
+    task.cancel()
+    assert dice.asked == [(0.5, 1.0)] * 14
+    assert asyncio.get_running_loop().time() - began > 0.01 + 0.02 + 12 * 0.04 - 0.05
 
 
 @pytest.mark.parametrize(
@@ -122,9 +149,10 @@ async def test_probes_postpone_it_but_not_for_ever() -> None:
     running = registration(script, accepted, silence_s=0.05)
     task = asyncio.create_task(running.run())
     await until(lambda: accepted)
-    while len(accepted) == 1:
-        running.heard()
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(20):  # ten silences are half a second
+        while len(accepted) == 1:
+            running.heard()
+            await asyncio.sleep(0.005)
     task.cancel()
     assert len(script.asked) == len(accepted) == 2
 
