@@ -41,7 +41,7 @@ __all__ = [
     "workers",
 ]
 
-SCHEMA = "0010"
+SCHEMA = "0011"
 """The newest migration."""
 
 metadata = MetaData()
