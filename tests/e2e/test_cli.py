@@ -267,3 +267,12 @@ def test_a_failed_operation_again(fleet: Any, tmp_path: Path) -> None:
     listed = fleet.cli("operations", "list", "--status", "failed").stdout
     assert "Training diverged" in listed
     assert all(name in listed for name in (first, third))
+
+
+def test_an_operation_that_runs_longer_than_it_may(fleet: Any) -> None:
+    limit = ("--time-limit", "0.02")
+    done = fleet.cli("models", "train", "--strategy", "sp500_trend", *limit)
+    assert done.returncode == 1
+    assert "longer than its time limit of 0.02 s" in done.stderr
+    done = fleet.cli("backtest", "run", "--strategy", "sp500_trend", "--time-limit", "0")
+    assert (done.returncode, "'0' is not a number above 0" in done.stderr) == (2, True)

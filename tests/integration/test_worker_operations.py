@@ -54,9 +54,14 @@ class Client:
         )
 
     async def start(
-        self, instruction: str, task_id: str | None = "op", attempt: int = 1, instance_id: str | None = None
+        self,
+        instruction: str,
+        task_id: str | None = "op",
+        attempt: int = 1,
+        instance_id: str | None = None,
+        **more: Any,
     ) -> Answer:
-        body = {"attempt": attempt, "spec": spec(instruction).model_dump()}
+        body = {"attempt": attempt, "spec": spec(instruction).model_dump(), **more}
         if task_id is not None:
             body["task_id"] = task_id
         query = "" if instance_id is None else f"?instance_id={instance_id}"
@@ -316,6 +321,23 @@ async def test_every_end_is_told_and_the_slot_is_free(
             assert b"Traceback" in log or b"Fatal Python error" in log
         assert (await client.start("count 1", "next")).status == 202
         assert (await client.ended("next"))["status"] == "completed"
+
+
+@pytest.mark.parametrize("instruction", ["hold", "stubborn"])
+async def test_a_job_that_runs_longer_than_it_may_has_failed(
+    worker_of: Fleet, backend: FakeBackend, instruction: str
+) -> None:
+    """Also one that does not hear that it is over."""
+    async with worker_of(backend, grace_s=0.2) as client:
+        assert (await client.start(instruction, time_limit_s=0.3)).status == 202
+        assert (await client.start(instruction, time_limit_s=0.3)).status == 202
+        assert (await client.ended())["status"] == "failed"
+        [delivery] = backend.deliveries
+        assert (delivery["status"], delivery["out_of_memory"]) == ("failed", False)
+        assert "longer than its time limit of 0.3 s" in delivery["error"]
+        assert (await client.start("count 1", "next", time_limit_s=3600)).status == 202
+        assert (await client.ended("next"))["status"] == "completed"
+        assert (await client.start("count 1", "none", time_limit_s=0)).status == 422
 
 
 async def test_the_death_of_the_nursery_is_survived(worker_of: Fleet, backend: FakeBackend) -> None:

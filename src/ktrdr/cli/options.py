@@ -98,6 +98,12 @@ def start_options(function: F) -> F:
             "--reject-when-busy", is_flag=True, help="Fail instead of queueing when all workers are busy."
         ),
         click.option("--priority", type=click.IntRange(-1000, 1000), help="Higher runs earlier. Default 0."),
+        click.option(
+            "--time-limit",
+            metavar="SECONDS",
+            callback=a_number("3600 for an hour", above=0, below=1e9),
+            help="Stop an attempt that runs longer; the operation has failed then. Default: none.",
+        ),
     ):
         function = option(function)
     return function

@@ -240,6 +240,9 @@ class StartJob(Message):
     checkpoints: list[Digest] | None = Field(
         default=None, max_length=8, description="where to go on, the best first; unusable ones are skipped"
     )
+    time_limit_s: float | None = Field(
+        default=None, gt=0, le=1e9, description="so long may it run; then it is stopped and has failed"
+    )
     traceparent: str | None = Field(
         default=None, max_length=64, description="of the trace to which the run belongs, as W3C writes it"
     )

@@ -28,6 +28,12 @@ class _Start(Message):
     end_date: Day | None = None
     when_busy: Literal["queue", "reject"] = "queue"
     priority: Priority = 0
+    time_limit_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="seconds that one attempt may run; then the operation has failed",
+    )
 
 
 class StartBacktest(_Start):

@@ -314,6 +314,8 @@ class WorkerAPIBase(ABC):
         if current is not None and current.run is run and run not in self._work:
             with about(operation_id=operation_id, worker_id=self.worker_id):
                 self._work[run] = self._spawn(self._see_through(current, Place.of(job.traceparent)))
+            if job.time_limit_s is not None:
+                run.limit(job.time_limit_s, self.settings.control.cancel_grace_s)
         return run
 
     def _stop_outdated(self, operation_id: str) -> None:

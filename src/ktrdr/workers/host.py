@@ -33,7 +33,7 @@ from ktrdr.workers.runfolder import DISK_EXIT, CheckpointLog, Outcome, RunFolder
 
 __all__ = ["HostSettings", "OperationHost", "Run", "StopReason", "describe_death"]
 
-StopReason = Literal["cancelled", "released"]
+StopReason = Literal["cancelled", "released", "overdue"]
 _log = logging.getLogger(__name__)
 _LOG_LOOK_S = 0.25
 _DELIVERY_LIMIT = 128 << 10
@@ -87,6 +87,8 @@ class Run:
         self._told: CheckpointLog | None = None
         self._child: Child | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._limit_timer: asyncio.TimerHandle | None = None
+        self.time_limit_s: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -123,6 +125,12 @@ class Run:
             self._bridge.request_cancel()
         self._kill_timer = asyncio.get_running_loop().call_later(grace_s, self.kill)
 
+    def limit(self, time_limit_s: float, grace_s: float) -> None:
+        """Stop it when it has run so long; it has failed then."""
+        self.time_limit_s = time_limit_s
+        loop = asyncio.get_running_loop()
+        self._limit_timer = loop.call_later(time_limit_s, self.stop, "overdue", grace_s)
+
     def kill(self) -> None:
         """End the process group now."""
         if self._child is not None:
@@ -142,8 +150,9 @@ class Run:
             if self._child is not None:
                 self._child.kill()
                 self._child.release()
-            if self._kill_timer is not None:
-                self._kill_timer.cancel()
+            for timer in (self._kill_timer, self._limit_timer):
+                if timer is not None:
+                    timer.cancel()
             self._freeze(bridge)
 
     async def _watch_log(self) -> None:
@@ -267,7 +276,7 @@ class OperationHost:
         artifacts |= self._records(run)
         saved = run.keep_checkpoints().saved
         shutil.rmtree(run.folder.root, ignore_errors=True)
-        ending = _ending(run.stopping, outcome, exited, error, oom)
+        ending = _ending(run, outcome, exited, error, oom)
         if lost := [name for name, digest in artifacts.items() if not self._stored(digest)]:
             ending = {
                 "status": "failed",
@@ -326,9 +335,11 @@ def _sendable(run: Run, **fields: Any) -> DeliverRequest:
 
 
 def _ending(
-    stopping: StopReason | None, outcome: Outcome | None, exited: Exit | None, error: str | None, oom: bool
+    run: Run, outcome: Outcome | None, exited: Exit | None, error: str | None, oom: bool
 ) -> dict[str, object]:
-    """Status and reason: a cancel wins over everything, a release over everything but an end that was reached."""
+    """Status and reason: a cancel wins over everything, a release or the end of its time over everything but an end
+    that was reached."""
+    stopping = run.stopping
     if stopping == "cancelled":
         return {"status": "cancelled"}
     if outcome is not None and outcome.status != "cancelled":
@@ -340,6 +351,9 @@ def _ending(
         }
     if stopping == "released":
         return {"status": "released"}
+    if stopping == "overdue":
+        told = f"It ran longer than its time limit of {run.time_limit_s:g} s and was stopped. "
+        return {"status": "failed", "error": f"{told}Give it more (time_limit_s, --time-limit)."}
     if exited is None:
         return {"status": "child_died", "error": error}
     killed_for_memory, detail = describe_death(exited, oom_killed=oom)

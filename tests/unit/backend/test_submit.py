@@ -323,3 +323,29 @@ async def test_a_retry_is_a_new_linked_operation_that_is_dispatched(stocked: Con
     await calm()
     await stocked.deliver(stocked.workers["t1"], answer["operation_id"], "completed")
     assert (await stocked.ask("POST", f"/api/v1/operations/{answer['operation_id']}/retry")).status == 409
+
+
+async def test_a_time_limit_goes_to_the_worker_with_each_attempt_and_retry(stocked: ControlPlane) -> None:
+    body = {"strategy_name": "sp500_trend", "time_limit_s": 90}
+    first = (await stocked.api("POST", "/trainings/start", body))["operation_id"]
+    await stocked.until(first, "running")
+    worker = stocked.workers["t1"]
+    await stocked.deliver(worker, first, "released")
+    await stocked.until(first, "running")
+    await stocked.deliver(worker, first, "failed", error="It ran longer than its time limit.")
+    again = (await stocked.api("POST", f"/operations/{first}/retry"))["operation_id"]
+    await stocked.until(again, "running")
+    await stocked.deliver(worker, again)
+    without = (await stocked.api("POST", "/trainings/start", {"strategy_name": "sp500_trend"}))[
+        "operation_id"
+    ]
+    await stocked.until(without, "running")
+    assert [start.time_limit_s for start in worker.starts] == [90, 90, 90, None]
+    assert await _spec(stocked, first) == await _spec(stocked, without)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1e10, "long"])
+async def test_a_time_limit_that_is_none_is_refused(stocked: ControlPlane, limit: Any) -> None:
+    body = {"strategy_name": "sp500_trend", "time_limit_s": limit}
+    told = await _refused(stocked, TRAIN, body, 422)
+    assert told["errors"][0]["pointer"] == "/time_limit_s"

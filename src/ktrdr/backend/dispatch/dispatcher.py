@@ -311,6 +311,7 @@ class Dispatcher:
             lease_s=self._control.lease_s,
             spec=spec,
             checkpoints=await self._operations.resume_points(operation) or None,
+            time_limit_s=operation.requirements.get("time_limit_s"),
             traceparent=self._operations.traceparent(operation_id, assignment.attempt),
         )
         pause_s = 0.1

@@ -9,7 +9,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import PurePath
 from random import Random
@@ -52,7 +52,7 @@ __all__ = ["Resources", "ServiceOrchestrator", "Stamps", "Work"]
 
 R = TypeVar("R", StartBacktest, StartTraining)
 Stamps = Mapping[str, Stamp | None]
-_NO_MEANING = {"priority", "when_busy"}
+_NO_MEANING = {"priority", "when_busy", "time_limit_s"}
 
 
 async def nothing() -> None:
@@ -117,6 +117,8 @@ class ServiceOrchestrator(ABC, Generic[R]):
             if (earlier := await self._recorded(idempotency_key, asked)) is not None:
                 return earlier  # it meant something when it came first: its strategy is gone since, say
             raise
+        if request.time_limit_s is not None:
+            work = replace(work, requirements={**work.requirements, "time_limit_s": request.time_limit_s})
         await self._use.fresh()
         try:
             self._refuse_without_workers(work, reject=request.when_busy == "reject")

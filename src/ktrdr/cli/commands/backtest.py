@@ -63,6 +63,7 @@ def run(
     cancel_on_interrupt: bool,
     reject_when_busy: bool,
     priority: int | None,
+    time_limit: float | None,
     api: Api,
     out: Output,
 ) -> None:
@@ -79,6 +80,7 @@ def run(
         "slippage": slippage,
         "when_busy": "reject" if reject_when_busy else None,
         "priority": priority,
+        "time_limit_s": time_limit,
     }
     for name, share in (("commission", commission), ("slippage", slippage)):
         if share is not None and share > _DEAR:

@@ -46,6 +46,7 @@ def train(
     cancel_on_interrupt: bool,
     reject_when_busy: bool,
     priority: int | None,
+    time_limit: float | None,
     api: Api,
     out: Output,
 ) -> None:
@@ -60,6 +61,7 @@ def train(
         "require_gpu": require_gpu or None,
         "when_busy": "reject" if reject_when_busy else None,
         "priority": priority,
+        "time_limit_s": time_limit,
     }
     with explained(strategy):
         operation = submit(
