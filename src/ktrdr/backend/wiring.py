@@ -36,6 +36,7 @@ from ktrdr.backend.telemetry.metrics import BackendMetrics
 from ktrdr.backend.telemetry.tracing import OperationTraces
 from ktrdr.backend.upkeep.garbage import ArtifactGarbage
 from ktrdr.backend.upkeep.housekeeping import Housekeeping
+from ktrdr.backup.unfinished import refuse_half_restored
 from ktrdr.clock import Clock, SystemClock
 from ktrdr.operations.machine import Transition
 from ktrdr.operations.model import OperationStatus
@@ -70,6 +71,7 @@ class Backend:
     def __init__(
         self, config: BackendConfig, parts: Parts | None = None, *, address: str | None = None
     ) -> None:
+        refuse_half_restored(config.home)
         parts = parts or Parts()
         self.config = config
         self.clock = parts.clock or SystemClock()

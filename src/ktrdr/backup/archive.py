@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from ktrdr.artifacts import sha256_of
+from ktrdr.backup.unfinished import hold, part_of, scratch_of, sweep
 from ktrdr.errors import CorruptArtifact, InvalidInput, KtrdrError
 from ktrdr.private import private_file
 
@@ -72,6 +74,8 @@ class _Counted:
 class Archive:
     """Writes one archive; a context manager. The file appears under its name when ``finish`` returns, whole or never.
 
+    ``scratch`` is a folder beside it for what is needed on the way.
+
     Raises
     ------
     InvalidInput
@@ -84,12 +88,16 @@ class Archive:
             raise InvalidInput(f"'{target}' exists; a backup never replaces a file. Choose another name.")
         if not target.parent.is_dir():
             raise InvalidInput(f"'{target.parent}' is not a folder. Make it, or choose another place.")
-        self._part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        self._part = part_of(target)
         self._members: dict[str, str] = {}
         self._chain, self._count, self._bytes = hashlib.sha256(), 0, 0
 
     def __enter__(self) -> Archive:
+        sweep(self.target.parent)
         self._file = open(self._part, "xb", opener=private_file)
+        hold(self._file)  # so that the next backup's sweep passes over it
+        self.scratch = scratch_of(self._part)
+        self.scratch.mkdir(mode=0o700)
         mode: Any = "w|gz" if self.target.suffix in (".gz", ".tgz") else "w|"
         self._tar = tarfile.open(fileobj=self._file, mode=mode, format=tarfile.PAX_FORMAT)
         self._write(HEAD, io.BytesIO(json.dumps({"format": FORMAT}).encode()), None)
@@ -100,8 +108,9 @@ class Archive:
     ) -> None:
         with contextlib.suppress(OSError, tarfile.TarError):
             self._tar.close()
-        self._file.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
         self._part.unlink(missing_ok=True)
+        self._file.close()
 
     def add(self, name: str, content: bytes, *, mode: int = 0o600) -> None:
         """A member from memory."""

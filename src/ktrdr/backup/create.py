@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -62,12 +61,9 @@ def create_backup(
         raise InvalidInput(
             f"'{target}' lies in KTRDR_HOME, which is what is backed up. Choose another folder."
         )
-    with (
-        Archive(target) as archive,
-        tempfile.TemporaryDirectory(prefix=".ktrdr-", dir=target.parent) as scratch,
-    ):
-        job = _Backup(archive, FileArtifactStore(home / "artifacts"), Path(scratch))
-        with read_snapshot(place, Path(scratch)) as connection:
+    with Archive(target) as archive:
+        job = _Backup(archive, FileArtifactStore(home / "artifacts"), archive.scratch)
+        with read_snapshot(place, archive.scratch) as connection:
             tables = tables_of(connection)
             rows = sum(connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
             job.references = References(_A_ROW_NAMES * (rows + 1_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from ktrdr.artifacts import FileArtifactStore
 from ktrdr.backup.archive import ARTIFACTS, HOME, LEDGER, Manifest, Member, read_archive
 from ktrdr.backup.ledger import fill_table, schema_of, tables_of
+from ktrdr.backup.unfinished import WORK, alone
 from ktrdr.errors import Conflict, CorruptArtifact, InvalidInput, Unavailable
 from ktrdr.operations.sql import postgres, sqlite
 from ktrdr.operations.sql.place import ledger_place, shown
@@ -23,7 +24,6 @@ from ktrdr.private import private_file, private_folder
 
 __all__ = ["restore_backup", "verify_backup"]
 
-_WORK = ".restoring"
 _CHUNK = 1 << 20
 
 
@@ -63,8 +63,23 @@ def restore_backup(archive: Path, home: Path, database: str | None) -> Manifest:
     place = ledger_place(database or home / "ktrdr.db")
     _refuse_unless_empty(home, place)
     verify_backup(archive)
-    work, moved, made = home / _WORK, list[Path](), not home.exists()
+    made = not home.exists()
     private_folder(home)
+    try:
+        with alone(home):
+            _refuse_unless_empty(home, place)  # another one may have been quicker
+            for path in _leftovers(home, place):
+                _remove(path)
+            return _restore(archive, home, place)
+    except BaseException:
+        if made:
+            with suppress(OSError):  # another restore goes on there
+                home.rmdir()
+        raise
+
+
+def _restore(archive: Path, home: Path, place: Path | URL) -> Manifest:
+    work, moved = home / WORK, list[Path]()
     work.mkdir(mode=0o700)
     try:
         manifest = read_archive(archive, _Unpacking(work).take)
@@ -78,22 +93,37 @@ def restore_backup(archive: Path, home: Path, database: str | None) -> Manifest:
         os.sync()
         return manifest
     except BaseException:
-        for path in (work, *moved):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        if made:
-            home.rmdir()
+        for path in (*moved, work):  # as long as that is there, no backend starts
+            _remove(path)
         raise
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _leftovers(home: Path, place: Path | URL) -> tuple[Path, ...]:
+    """What a restore into ``home`` leaves that is killed before it moves anything to its place."""
+    if isinstance(place, URL):
+        return (home / WORK,)
+    part = _part_of_ledger(place)
+    return (home / WORK, part, part.with_name(f"{part.name}-journal"))
+
+
+def _part_of_ledger(place: Path) -> Path:
+    return place.with_name(f".{place.name}{WORK}")
 
 
 def _refuse_unless_empty(home: Path, place: Path | URL) -> None:
     if home.exists() and not home.is_dir():
         raise InvalidInput(f"KTRDR_HOME '{home}' is not a folder.")
     if home.is_dir():
-        shutil.rmtree(home / _WORK, ignore_errors=True)  # of a restore that was killed while it unpacked
-        found = sorted(entry.name for entry in home.iterdir() if entry.name != "lost+found")
+        of_no_account = {home / "lost+found", home / f"{WORK}.lock", *_leftovers(home, place)}
+        found = sorted(entry.name for entry in home.iterdir() if entry not in of_no_account)
         if found:
+            killed = " A restore that did not come to its end left it so." if (home / WORK).exists() else ""
             raise Conflict(
-                f"'{home}' is not empty ({', '.join(found[:5])}{', ...' * (len(found) > 5)}). A backup is restored "
+                f"'{home}' is not empty ({', '.join(found[:5])}{', ...' * (len(found) > 5)}).{killed} A backup is restored "
                 "into an empty KTRDR_HOME only: name another, or move this one away. Nothing was changed."
             )
     if isinstance(place, Path):
@@ -160,7 +190,7 @@ def _new_ledger(place: Path | URL) -> Iterator[Connection]:
         with _transaction(_engine(place), shown(place)) as connection:
             yield connection
         return
-    part = place.with_name(f".{place.name}{_WORK}")
+    part = _part_of_ledger(place)
     try:
         with _transaction(_engine_of_file(part), str(place)) as connection:
             yield connection

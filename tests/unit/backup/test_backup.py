@@ -13,10 +13,13 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 
 from ktrdr.artifacts import FileArtifactStore
+from ktrdr.backend.config import BackendConfig
+from ktrdr.backend.wiring import Backend
 from ktrdr.backup.create import create_backup
 from ktrdr.backup.ledger import read_snapshot
 from ktrdr.backup.restore import restore_backup, verify_backup
-from ktrdr.errors import Conflict, InvalidInput, KtrdrError, NotFound, Unavailable
+from ktrdr.backup.unfinished import alone, hold
+from ktrdr.errors import Conflict, InvalidInput, InvalidSetting, KtrdrError, NotFound, Unavailable
 from ktrdr.market.store import MarketStore
 from ktrdr.operations.events import Finished
 from ktrdr.operations.model import OperationStatus
@@ -197,8 +200,38 @@ def test_a_database_in_use_is_left_alone(
 def test_a_restore_that_was_killed_can_be_repeated(whole: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / ".restoring" / "home").mkdir(parents=True)
+    (home / ".ktrdr.db.restoring").touch()
     restore_backup(whole, home, None)
     assert (home / "ktrdr.db").is_file()
+    assert [name for name in files(home) if name.startswith(".")] == []
+
+
+def test_a_home_that_is_half_restored_is_no_home_yet(whole: Path, tmp_path: Path) -> None:
+    """A backend made an empty ledger in it, and its garbage would have gone after a day."""
+    home = tmp_path / "home"
+    (home / ".restoring" / "home").mkdir(parents=True)
+    (home / "artifacts").mkdir()
+    with pytest.raises(InvalidSetting, match="did not come to its end"):
+        Backend(BackendConfig(home=home))
+    with pytest.raises(
+        Conflict, match=r"not empty \(artifacts\)\. A restore that did not come to its end left"
+    ):
+        restore_backup(whole, home, None)
+    with pytest.raises(InvalidSetting):  # still
+        Backend(BackendConfig(home=home))
+
+
+def test_two_restores_do_not_share_a_home(whole: Path, tmp_path: Path) -> None:
+    """The second one removed what the first one was unpacking."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with alone(home):
+        (home / ".restoring").mkdir()
+        (home / ".restoring" / "mine").touch()
+        with pytest.raises(Conflict, match="is under way"):
+            restore_backup(whole, home, None)
+        assert (home / ".restoring" / "mine").exists()
+    assert restore_backup(whole, home, None).tables["workers"] == 1
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -239,6 +272,21 @@ def test_nothing_to_back_up(tmp_path: Path, postgres: Postgres) -> None:
     with pytest.raises(Unavailable):
         create_backup(tmp_path / "home", postgres.url("absent"), tmp_path / "b.tar", version="1", now=NOW)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_next_backup_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Hidden files as large as a backup: a timer that kills it each night filled the disk with them."""
+    await fill(tmp_path / "home", None)
+    folder = tmp_path / "backups"
+    for name in (".b.tar.7.ktrdr-part.rows", ".c.tar.8.ktrdr-part.rows", ".d.tar.9.ktrdr-part.rows"):
+        (folder / name).mkdir(parents=True)
+    for name in (".b.tar.7.ktrdr-part", ".d.tar.9.ktrdr-part", ".mine.7.part", "mine.ktrdr-part"):
+        (folder / name).touch()
+    with (folder / ".d.tar.9.ktrdr-part").open("ab") as running:
+        assert hold(running)
+        create_backup(tmp_path / "home", None, folder / "e.tar", version="1", now=NOW)
+        kept = {".d.tar.9.ktrdr-part", ".d.tar.9.ktrdr-part.rows", ".mine.7.part", "mine.ktrdr-part", "e.tar"}
+        assert {entry.name for entry in folder.iterdir()} == kept
 
 
 async def test_a_backup_that_fails_leaves_no_file(tmp_path: Path) -> None:
