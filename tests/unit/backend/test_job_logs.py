@@ -56,6 +56,7 @@ async def test_tail_offset_and_size(plane: ControlPlane) -> None:
     assert await _read(plane, name, "?offset=99") == b""
     answer = await plane.ask("GET", f"/api/v1/operations/{name}/logs?tail=1")
     assert answer.headers["x-log-size"] == "13"
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert f'filename="{name}.log"' in answer.headers["content-disposition"]
     for wrong in ("?tail=-1", "?tail=1&offset=1", "?offset=x"):
         assert (await plane.ask("GET", f"/api/v1/operations/{name}/logs{wrong}")).status == 422
