@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -95,6 +96,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     With ``--json`` the message is a JSON object in the form of the API's problems.
     """
     as_json = "--json" in (sys.argv if argv is None else argv)
+    _spell_what_the_terminal_lacks()
     try:
         outcome = cli.main(
             args=None if argv is None else list(argv), prog_name="ktrdr", standalone_mode=False
@@ -121,6 +123,13 @@ def run(argv: Sequence[str] | None = None) -> int:
         _trace()
         text = f"Internal error, please report it: {type(error).__name__}: {error}"
         return _report(KtrdrError(f"{text}\nKTRDR_LOG_LEVEL=DEBUG shows where it happened."), as_json)
+
+
+def _spell_what_the_terminal_lacks() -> None:
+    """Where the locale is not UTF-8, a name or a job's log may have characters that the terminal has not: they are
+    spelt (``\\u0441``), as Python does on stderr, instead of ending the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: click.ClickException, as_json: bool) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from ktrdr.cli.app import run
+from ktrdr.strategies import StrategyLibrary, example_root
 from support.scripted_backend import Said, free_url, scripted
 
 
@@ -132,3 +135,13 @@ def test_ctrl_c_while_waiting_for_an_answer(as_json: bool) -> None:
     assert process.returncode == 130
     assert "Interrupted." in (json.loads(said)["detail"] if as_json else said)
     assert "Traceback" not in said
+
+
+def test_a_terminal_without_utf_8_gets_what_it_lacks_spelt(tmp_path: Path) -> None:
+    """It was an internal error: 'latin-1' codec can't encode characters."""
+    name = "\u0441\u0442\u0440\u00e9.yaml"
+    (tmp_path / name).write_text(StrategyLibrary([example_root()]).text("sp500_trend"), encoding="utf-8")
+    told = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(told, encoding="latin-1")):
+        assert run(["strategies", "validate", str(tmp_path / name)]) == 0
+    assert b"\\u0441\\u0442\\u0440\xe9.yaml: valid. Strategy 'sp500_trend'.\n" in told.getvalue()
