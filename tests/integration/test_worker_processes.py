@@ -132,12 +132,17 @@ def test_a_default_start_logs_no_warning(running: Callable[..., Running], backen
     assert not any(word in log for word in ("WARNING", "Warning", "ERROR", "Traceback")), log
 
 
-def test_a_busy_worker_gives_its_work_back(running: Callable[..., Running], backend: FakeBackend) -> None:
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)])
+def test_a_busy_worker_gives_its_work_back(
+    running: Callable[..., Running], backend: FakeBackend, numbers: tuple[signal.Signals, ...]
+) -> None:
+    """Also where its terminal is closed: shell and system tell it both. It died, and its lease had to end first."""
     worker = running()
     assert worker.start("hold") == 202
     worker.wait_progress()
     family = worker.family()
-    worker.process.terminate()
+    for number in numbers:
+        worker.process.send_signal(number)
     assert worker.process.wait(25) == 0
     assert [delivery["status"] for delivery in backend.deliveries] == ["released"]
     assert all_gone(family)

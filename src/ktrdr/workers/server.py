@@ -79,10 +79,10 @@ def default_port(settings: WorkerSettings, cls: type[WorkerAPIBase], capabilitie
 
 
 async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT or, unless it is ignored (``nohup``), SIGHUP: the terminal was closed.
 
     The first signal releases the running job and ends the server; ``/health`` answers until then. A second one ends
-    the process at once.
+    the process at once, but for SIGHUP, which both shell and system send.
     """
     config = uvicorn.Config(
         worker.app,
@@ -102,14 +102,17 @@ async def serve(worker: WorkerAPIBase, listener: socket.socket) -> None:
     stopping: list[asyncio.Task[None]] = []
 
     def on_signal(number: int) -> None:
+        if stopping and number == signal.SIGHUP:
+            return
         if stopping:
             worker.kill_job()
             os._exit(128 + number)
         _log.info("%s: stopping; a second signal ends at once", signal.Signals(number).name)
         stopping.append(loop.create_task(_stop(worker, server)))
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is signal.SIG_DFL:
+            loop.add_signal_handler(number, on_signal, number)
     await server.serve(sockets=[listener])
     await asyncio.gather(*stopping)
     if not server.started:
