@@ -281,6 +281,7 @@ async def test_lists_filter_by_type_and_status(plane: ControlPlane) -> None:
         "status": "busy",
         "current_operation": name,
         "health_failures": 0,
+        "seen": True,
     }
 
 
