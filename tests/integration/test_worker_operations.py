@@ -236,7 +236,10 @@ async def test_health_tells_who_and_what(worker_of: Fleet, backend: FakeBackend)
         idle = (await client.ask("GET", "/health")).json()
         assert (idle["status"], idle["worker_status"], idle["current_operation"]) == ("healthy", "idle", None)
         assert idle["instance_id"] == client.worker.instance_id
-        assert idle["rss"] > 0
+        assert idle["worker_id"] == "w"
+        assert min(idle["rss"], idle["disk_free"], idle["uptime_s"]) > 0
+        assert idle["cpu"] >= 0
+        assert idle["gpu"] == {"gpu": False, "gpu_type": None, "gpu_count": 0, "gpu_memory_gb": 0.0}
         await client.start("hold", attempt=2)
         await until(client.worker.slot.entry("op").run.progress)
         busy = (await client.ask("GET", "/health")).json()
