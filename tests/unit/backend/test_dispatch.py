@@ -21,6 +21,7 @@ async def test_a_free_worker_gets_the_operation_and_it_runs(plane: ControlPlane)
     shown = await plane.api("GET", "/workers/w1")
     assert (shown["status"], shown["current_operation_id"]) == ("busy", name)
     assert shown["recent_operations"] == [name]
+    assert shown["metadata"]["last_selected"] is not None
 
 
 async def test_the_assignment_is_in_the_ledger_before_the_worker_hears_of_it(plane: ControlPlane) -> None:

@@ -24,11 +24,14 @@ async def test_three_failed_probes_make_a_worker_unavailable_and_a_good_one_brin
     plane: ControlPlane,
 ) -> None:
     worker = await plane.join("w1")
+    first = (await _worker(plane, "w1"))["last_healthy_at"]
     plane.unplug(worker)
     for failures in (1, 2):
+        plane.clock.advance(10.0)
         await plane.probe()
         shown = await _worker(plane, "w1")
         assert (shown["status"], shown["health_check_failures"]) == ("available", failures)
+        assert shown["last_healthy_at"] == first < shown["last_health_check"]
     await plane.probe()
     shown = await _worker(plane, "w1")
     assert shown["status"] == "temporarily_unavailable"
