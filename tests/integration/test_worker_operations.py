@@ -338,6 +338,7 @@ async def test_a_job_that_runs_longer_than_it_may_has_failed(
         [delivery] = backend.deliveries
         assert (delivery["status"], delivery["out_of_memory"]) == ("failed", False)
         assert "longer than its time limit of 0.3 s" in delivery["error"]
+        assert "or resume it: it has that time again" in delivery["error"]  # resume takes no limit of its own
         assert (await client.start("count 1", "next", time_limit_s=3600)).status == 202
         assert (await client.ended("next"))["status"] == "completed"
         assert (await client.start("count 1", "none", time_limit_s=0)).status == 422

@@ -353,7 +353,8 @@ def _ending(
         return {"status": "released"}
     if stopping == "overdue":
         told = f"It ran longer than its time limit of {run.time_limit_s:g} s and was stopped. "
-        return {"status": "failed", "error": f"{told}Give it more (time_limit_s, --time-limit)."}
+        advice = "Submit it with more (time_limit_s, --time-limit), or resume it: it has that time again."
+        return {"status": "failed", "error": told + advice}
     if exited is None:
         return {"status": "child_died", "error": error}
     killed_for_memory, detail = describe_death(exited, oom_killed=oom)
