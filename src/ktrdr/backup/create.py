@@ -22,6 +22,11 @@ __all__ = ["create_backup"]
 # Of no use elsewhere: workers fetch again what they cached, and uploads that were under way are repeated.
 _LEFT_OUT = ("artifacts", "uploads", "workers", "logs", "artifact-gc.json")
 _LEDGER = "ktrdr.db"
+_ENDINGS = (
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+)  # so that the name of a folder that is absent is not taken for a file's
 _A_ROW_NAMES = 8  # digests, about
 _LARGEST_DOCUMENT = 1 << 20
 
@@ -38,8 +43,8 @@ def create_backup(
     database
         As ``KTRDR_DATABASE_URL``; None for the file in ``home``.
     target
-        A file that does not exist, or a folder, in which the file is named by the time. With ``.gz`` or ``.tgz`` at
-        its end it is compressed.
+        A file that does not exist, its name ending in ``.tar``, ``.tar.gz`` or ``.tgz``, which are compressed; or a
+        folder, in which the file is named by the time.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def create_backup(
     Raises
     ------
     InvalidInput
-        If the target exists, lies in ``home``, or its folder is absent.
+        If the target exists, lies in ``home``, or its folder is absent, or it is not named as a backup is.
     NotFound
         If there is no ledger.
     Unavailable
@@ -57,6 +62,11 @@ def create_backup(
     place = ledger_place(database or home / _LEDGER)
     if target.is_dir():
         target = target / f"ktrdr-backup-{now:%Y%m%dT%H%M%SZ}.tar"
+    elif not target.name.endswith(_ENDINGS) and not target.exists():
+        raise InvalidInput(
+            f"'{target}' is no folder, and a backup's file ends in {', '.join(_ENDINGS)}. Make the folder, or give the "
+            "file such a name."
+        )
     if target.resolve().is_relative_to(home.resolve()):
         raise InvalidInput(
             f"'{target}' lies in KTRDR_HOME, which is what is backed up. Choose another folder."

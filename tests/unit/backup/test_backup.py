@@ -254,7 +254,7 @@ def test_a_restore_that_fails_leaves_nothing(
         assert restore_backup(whole, tmp_path / "other", database).tables["workers"] == 1
 
 
-@pytest.mark.parametrize("name", ["there", "absent/b.tar", "home/b.tar"])
+@pytest.mark.parametrize("name", ["there", "absent/b.tar", "home/b.tar", "backups", "b.zip", "b.gz"])
 async def test_where_no_backup_can_be_written(tmp_path: Path, name: str) -> None:
     home = tmp_path / "home"
     await fill(home, None)

@@ -35,8 +35,8 @@ def backup() -> None:
 def create(target: Path, out: Output) -> int:
     """Write a backup to TARGET: a file that does not exist yet, or a folder.
 
-    A backend and its workers may go on meanwhile; every operation that was accepted before is in it. With .gz or .tgz
-    at its end the file is compressed. The exit code is 1 if artifacts that the ledger promises are missing or damaged.
+    A backend and its workers may go on meanwhile; every operation that was accepted before is in it. The file's name
+    ends in .tar, or in .tar.gz or .tgz, and then it is compressed. The exit code is 1 if artifacts that the ledger promises are missing or damaged.
     """
     from datetime import UTC, datetime  # lazy, with the next two: only this command needs them
     from importlib.metadata import version
