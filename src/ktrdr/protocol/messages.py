@@ -268,6 +268,7 @@ class OperationView(Message):
     attempt: int = 0
     failures: int = 0
     priority: int = 0
+    time_limit_s: float | None = Field(default=None, description="so long may one attempt run")
     queue_position: int | None = None
     created_at: datetime
     started_at: datetime | None = None

@@ -18,7 +18,9 @@ class CancelOperations(Message):
     """Which operations to cancel; without a filter all that have not ended."""
 
     operation_type: OperationType | None = None
-    status: list[Unended] = Field(default=[], description="only those that are in one of these now")
+    status: list[Unended] | None = Field(
+        default=None, min_length=1, description="only those that are in one of these now"
+    )
     before: AwareDatetime | None = Field(
         default=None, description="only those submitted before; default: before this request came"
     )

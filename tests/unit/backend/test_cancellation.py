@@ -102,7 +102,13 @@ async def test_what_moves_between_two_looks_is_found(
 
 @pytest.mark.parametrize(
     "body",
-    [{"status": ["completed"]}, {"before": "2026-01-01T00:00:00"}, {"operation_type": "x"}, {"all": 1}],
+    [
+        {"status": ["completed"]},
+        {"status": []},
+        {"before": "2026-01-01T00:00:00"},
+        {"operation_type": "x"},
+        {"all": 1},
+    ],
 )
 async def test_filters_that_are_none_cancel_nothing(plane: ControlPlane, body: dict[str, Any]) -> None:
     name = await plane.submit()

@@ -341,6 +341,10 @@ async def test_a_time_limit_goes_to_the_worker_with_each_attempt_and_retry(stock
     ]
     await stocked.until(without, "running")
     assert [start.time_limit_s for start in worker.starts] == [90, 90, 90, None]
+    shown = [
+        (await stocked.api("GET", f"/operations/{name}"))["time_limit_s"] for name in (first, again, without)
+    ]
+    assert shown == [90, 90, None]
     assert await _spec(stocked, first) == await _spec(stocked, without)
 
 

@@ -418,6 +418,7 @@ def operation_view(
         attempt=operation.attempt,
         failures=operation.failures,
         priority=operation.priority,
+        time_limit_s=operation.requirements.get("time_limit_s"),
         queue_position=queue_position,
         created_at=operation.created_at,
         started_at=operation.started_at,
