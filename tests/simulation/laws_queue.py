@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["QueueLaws"]
 
 _LAW = "the position in the queue is the number of those that go before, and one"
-_MANY = 10_000  # operations that were asked for lately
 _LATELY_S = 120.0  # between an answer of the ledger and the view made of it: the ledger is slow, a backend stands still
 
 
@@ -25,6 +24,7 @@ class QueueLaws:
 
     def __init__(self, laws: Laws) -> None:
         self._laws = laws
+        # whoever was asked for last is the last; forgotten by time alone: of a long queue very many are asked for lately
         self._told: dict[str, deque[tuple[float, int | None]]] = {}
 
     def answered(
@@ -46,8 +46,8 @@ class QueueLaws:
             told.popleft()
         told.append((now, position))
         self._told[operation_id] = told
-        if len(self._told) > _MANY:
-            del self._told[next(iter(self._told))]
+        while (oldest := next(iter(self._told))) and self._told[oldest][-1][0] < now - _LATELY_S:
+            del self._told[oldest]
 
     def shown(self, view: OperationView) -> None:
         """Somebody gets a view of an operation."""

@@ -8,12 +8,20 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from ktrdr.backend.operations.service import operation_view
+from ktrdr.operations.machine import new_operation
+from ktrdr.testing.operations import T0, a_submission
+from simulation.laws_queue import QueueLaws
 from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
 from simulation.world import simulate
 from support.processes import unmeasured
+
+if TYPE_CHECKING:
+    from simulation.laws import Laws
 
 SEEDS = (7, 18, 33)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
@@ -90,3 +98,32 @@ def test_a_run_does_not_depend_on_those_before_it() -> None:
         )
         told.add(done.stdout.rpartition("trace ")[2])
     assert len(told) == 1
+
+
+class _Judge:
+    """The laws as far as that of the queue needs them."""
+
+    clock_s = 0.0
+
+    def now(self) -> float:
+        return self.clock_s
+
+    def demand(self, kept: bool, law: str, found: str, operation_id: str) -> None:
+        assert kept, f"{law}: {found}"
+
+
+def test_positions_in_the_queue_are_remembered_by_time_however_many_are_asked_for() -> None:
+    """With 200,000 that wait, 10,000 others were asked for between an answer of the ledger and the view made of it."""
+    judge = _Judge()
+    queue = QueueLaws(cast("Laws", judge))
+    waiting = [new_operation(a_submission(f"op_{number:05d}"), T0) for number in range(20_000)]
+    for number, operation in enumerate(waiting):
+        queue.answered(operation, number + 1, None)
+    judge.clock_s = 119.0
+    queue.shown(operation_view(waiting[0], 1, None))
+    with pytest.raises(AssertionError, match=r"pending at 2, and the ledger said \[1\]"):
+        queue.shown(operation_view(waiting[0], 2, None))
+    judge.clock_s = 121.0
+    queue.answered(waiting[1], 2, None)
+    with pytest.raises(AssertionError, match=r"the ledger said \[\]"):
+        queue.shown(operation_view(waiting[0], 1, None))
