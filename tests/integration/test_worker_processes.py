@@ -132,6 +132,15 @@ def test_a_default_start_logs_no_warning(running: Callable[..., Running], backen
     assert not any(word in log for word in ("WARNING", "Warning", "ERROR", "Traceback")), log
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """What is started here dies with its terminal, as usual, though these tests themselves may run under ``nohup``."""
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, ours)
+
+
+@pytest.mark.usefixtures("hangs_up")
 @pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)])
 def test_a_busy_worker_gives_its_work_back(
     running: Callable[..., Running], backend: FakeBackend, numbers: tuple[signal.Signals, ...]
@@ -146,6 +155,18 @@ def test_a_busy_worker_gives_its_work_back(
     assert worker.process.wait(25) == 0
     assert [delivery["status"] for delivery in backend.deliveries] == ["released"]
     assert all_gone(family)
+
+
+def test_a_worker_under_nohup_outlives_its_terminal(running: Callable[..., Running]) -> None:
+    ours = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        worker = running()
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+    worker.process.send_signal(signal.SIGHUP)
+    assert worker.ask("GET", "/health")[1]["worker_status"] == "idle"
+    worker.process.terminate()
+    assert worker.process.wait(25) == 0
 
 
 def test_a_stubborn_job_does_not_hold_up_the_end(
