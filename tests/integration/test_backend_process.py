@@ -112,10 +112,14 @@ def test_a_stop_ends_event_streams_and_long_polls(tmp_path: Path) -> None:
         wait_for(made.ready, "the backend answers")
         connections = [http.client.HTTPConnection("127.0.0.1", made.port, timeout=30) for _ in range(2)]
         stream, poll = (stack.enter_context(contextlib.closing(c)) for c in connections)
+        poll.request("GET", "/health")
+        assert poll.getresponse().read()
+        # On a connection that is accepted, and before the stream: whoever answers that has read this. A request that
+        # the backend has not read when it is told to stop loses its connection, as with any server.
+        poll.request("GET", "/api/v1/operations/planted?wait=60")
         stream.request("GET", "/api/v1/operations/planted/events")
         events = stack.enter_context(stream.getresponse())
         assert events.readline().startswith(b"id: ")
-        poll.request("GET", "/api/v1/operations/planted?wait=60")
         assert made.stop() == 0
         assert b"planted" in events.read()
         assert b"pending" in poll.getresponse().read()
