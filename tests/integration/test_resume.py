@@ -159,6 +159,8 @@ def test_a_worker_that_stops_hands_on_what_it_has(trainings: Trainings, undistur
     assert view["checkpoint_digest"] in trainings.artifacts()
     assert view["checkpoint_digest"] != before, "it is checkpointed at the stop"
     assert any("released by" in line for line in view["story"])
+    assert "attempt 1: stopped before its end" in trainings.log(name)
+    assert "cancelled" not in trainings.log(name), "nobody cancelled it"
     trainings.worker()
     ended_as(trainings, name, undisturbed)
 

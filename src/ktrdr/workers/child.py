@@ -66,7 +66,9 @@ def run_folder(root: Path, token: str | None, lifeline: int) -> int:
     with ProgressBridge.open(folder.bridge) as bridge:
         keeper = _keeper(ticket, cache, token, folder, tls)
         outcome = perform(ticket, artifacts, folder.scratch, bridge, keeper)
-    what = f"{outcome.status}; {keeper.written:,} metrics records were written here"
+    # It is told to stop, never why: a cancel, a worker that stops and hands its work on, the end of its time.
+    end = "stopped before its end, as it was told" if outcome.status == "cancelled" else outcome.status
+    what = f"{end}; {keeper.written:,} metrics records were written here"
     _log.info("Operation %s, attempt %d: %s", ticket.operation_id, ticket.attempt, what)
     try:
         folder.finish(outcome)
