@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 from ktrdr.cli.client import Api
 from ktrdr.errors import KtrdrError
 from support.chaos import Chaos, ended, runs
+from support.ports import kept_port
 from support.processes import Part, Parts, parts, wait_for
 from support.proxy import FaultProxy, Weather
 
@@ -75,7 +75,7 @@ class Fleet:
         """Start the worker of this name, or start it again where it was."""
         if name not in self.links:
             backend_port = int(self.parts.url.rpartition(":")[2])
-            self.links[name] = Link(backend_port, _free_port(), self.random)
+            self.links[name] = Link(backend_port, kept_port(), self.random)
         link = self.links[name]
         settings = SETTINGS | {
             "KTRDR_API_URL": link.out.url,
@@ -167,11 +167,6 @@ def _usable(worker: dict[str, Any], since: datetime) -> bool:
     heard = worker["last_healthy_at"]
     fresh = heard is not None and datetime.fromisoformat(heard) > since
     return fresh and worker["status"] in ("available", "busy")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Stream:

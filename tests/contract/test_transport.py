@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +19,7 @@ from ktrdr.errors import InvalidInput, NoAnswer, ServerUnreachable
 from ktrdr.protocol.allowed import address_allowed
 from ktrdr.protocol.transports import AiohttpTransport, Answer, AsgiTransport, Transport
 from support.cancelling import cancels_that_count
+from support.ports import refusing_url
 
 
 @dataclass
@@ -77,12 +77,6 @@ async def _broken(_: web.Request) -> web.Response:
     return web.Response(body=b"<html>no", status=500)
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest_asyncio.fixture(params=["aiohttp", "asgi"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "asgi":
@@ -99,7 +93,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     await site.start()
     port = runner.addresses[0][1]
     http = AiohttpTransport()
-    yield Place(http, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{_free_port()}")
+    yield Place(http, f"http://127.0.0.1:{port}", refusing_url())
     await http.close()
     await runner.cleanup()
 

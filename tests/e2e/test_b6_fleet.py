@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ktrdr.errors import NoWorkers
-from support.processes import Parts, advancing, descendants, environment, finished, in_status, ktrdr, wait_for
+from support.ports import kept_port
+from support.processes import (
+    CALM,
+    Parts,
+    advancing,
+    descendants,
+    environment,
+    finished,
+    in_status,
+    ktrdr,
+    wait_for,
+)
 from support.strategies import endless_training
 
 GPU_WORKER = Path(__file__).parents[1] / "support" / "gpu_worker.py"
@@ -42,8 +52,7 @@ def test_b6_2_missing_api_url(alone: Parts) -> None:
 
 def test_b6_3_endpoint_priority(alone: Parts) -> None:
     alone.backend()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = kept_port()
     url = f"http://localhost:{port}"
     arguments = ["worker", "start", "backtesting", "--api-url", alone.url, "--port", str(port)]
     named = alone.start("named", arguments, {"WORKER_ID": "named", "WORKER_ENDPOINT_URL": url})
@@ -59,9 +68,9 @@ def test_b6_3_endpoint_priority(alone: Parts) -> None:
 
 
 def test_b6_4_default_start_logs_no_warning(alone: Parts) -> None:
-    backend = alone.backend()
+    backend = alone.backend(**CALM)
     workers = [alone.worker("backtesting", "b1"), alone.worker("training", "t1")]
-    for part in (backend, *workers):
+    for part in (*workers, backend):  # in this order: that a backend is away is worth a warning
         assert part.stop() == 0
         assert not re.search(r"warn|error|traceback|critical", part.text(), re.IGNORECASE), part.text()
 
@@ -139,7 +148,7 @@ def test_b6_9_five_backtests_on_three_workers(fleet: Any) -> None:
 
 
 def test_b6_10_backend_restart_adopts(alone: Parts) -> None:
-    backend = alone.backend()
+    backend = alone.backend(**CALM)
     worker = alone.worker("training", "t1")
     with alone.api() as api:
         api.post("/data/samples")
@@ -148,7 +157,7 @@ def test_b6_10_backend_restart_adopts(alone: Parts) -> None:
     children = {p.pid for p in descendants(worker.pid)}
     worker.signal(signal.SIGSTOP)  # so that it tells the next backend nothing of its progress
     backend.kill()
-    alone.backend()
+    alone.backend(**CALM)
     with alone.api() as api:
         assert api.get(f"/operations/{started['operation_id']}")["progress"]["items_done"] >= shown
         worker.signal(signal.SIGCONT)

@@ -19,7 +19,8 @@ import pytest
 from ktrdr.operations.model import NewOperation, OperationType
 from ktrdr.operations.sql.ledger import SqlStore
 from support.bounds import within
-from support.processes import environment, wait_for
+from support.ports import kept_port
+from support.processes import CALM, environment, wait_for
 
 pytestmark = [
     pytest.mark.integration,
@@ -32,9 +33,7 @@ SERVE = "import sys; from ktrdr.backend.server import run_backend; sys.exit(run_
 
 class Process:
     def __init__(self, home: Path, host: str = "127.0.0.1", **env: str) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = int(sock.getsockname()[1])
+        self.port = kept_port()
         self.log = home / "log"
         self.env = environment(home, **env)
         with self.log.open("wb") as log:
@@ -63,12 +62,12 @@ class Process:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Process]:
-    with serving(tmp_path) as made:
+    with serving(tmp_path, **CALM) as made:
         yield made
 
 
@@ -221,7 +220,7 @@ def test_it_serves_an_inherited_socket(tmp_path: Path) -> None:
             assert connection.getresponse().status == 200
             connection.close()
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             if process.poll() is None:
                 process.kill()

@@ -15,7 +15,7 @@ import pytest
 
 from support.bounds import within
 from support.chaos import Chaos, ended, integrity, no_tracebacks, runs
-from support.processes import Parts, advancing, descendants, in_status, parts, wait_for
+from support.processes import CALM, Parts, advancing, descendants, in_status, parts, wait_for
 from support.stream import Stream
 
 pytestmark = pytest.mark.integration
@@ -60,8 +60,8 @@ def test_kill_9_of_the_backend_during_a_stream_of_submissions(alone: Parts, tmp_
 
 def test_a_worker_killed_while_busy_comes_back_under_its_name(alone: Parts, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    chaos = Chaos(alone, long=f"trace {trace} 1")
-    alone.backend(KTRDR_LEASE_S="60", KTRDR_WORKER_REMOVAL_S="60")
+    chaos = Chaos(alone, long=f"trace {trace} 3600")
+    alone.backend(**CALM)
     worker = chaos.worker("w1")
     with alone.api() as api:
         name = chaos.submit(api, "long")
@@ -70,6 +70,7 @@ def test_a_worker_killed_while_busy_comes_back_under_its_name(alone: Parts, tmp_
         worker.kill()
         _, alive = psutil.wait_procs(family, timeout=20)
         assert not alive, "kill -9 of the worker ends its jobs too"
+        (tmp_path / "trace.enough").touch()  # the next attempt has an end
         killed = api.get("/workers/w1")["instance_id"]
         assert api.get(f"/operations/{name}")["status"] == "running"
         chaos.worker("w1", wait=False)
@@ -87,7 +88,8 @@ def test_a_worker_killed_while_busy_comes_back_under_its_name(alone: Parts, tmp_
 def test_a_worker_that_was_stopped_past_its_lease_counts_no_more(alone: Parts, tmp_path: Path) -> None:
     """Only the worker stands still; its job goes on, to an end or without one."""
     trace = tmp_path / "trace"
-    chaos = Chaos(alone, short=f"trace {trace} 2", endless=f"trace {trace} 3600")
+    brief = tmp_path / "brief"
+    chaos = Chaos(alone, short=f"trace {brief} 3600", endless=f"trace {trace} 3600")
     alone.backend(**SHORT)
     workers = {"w1": chaos.worker("w1")}
     with alone.api() as api:
@@ -106,7 +108,8 @@ def test_a_worker_that_was_stopped_past_its_lease_counts_no_more(alone: Parts, t
 
         short = chaos.submit(api, "short")
         holder = taken_over(short)
-        wait_for(lambda: runs(trace, "end")[f"{short}.1"], "the first attempt's job ends unheard")
+        (tmp_path / "brief.enough").touch()
+        wait_for(lambda: runs(brief, "end")[f"{short}.1"], "the first attempt's job ends unheard")
         workers[holder].signal(signal.SIGCONT)
         view = ended(api, [short])[short]
         alone.wait_worker(holder, "available")
@@ -119,7 +122,8 @@ def test_a_worker_that_was_stopped_past_its_lease_counts_no_more(alone: Parts, t
         assert api.get(f"/operations/{endless}")["status"] == "running"
         api.post(f"/operations/{endless}/cancel")
         assert ended(api, [endless])[endless]["status"] == "cancelled"
-    assert runs(trace) == {f"{name}.{attempt}": 1 for name in (short, endless) for attempt in (1, 2)}
+    for written, name in ((brief, short), (trace, endless)):
+        assert runs(written) == {f"{name}.{attempt}": 1 for attempt in (1, 2)}
     no_tracebacks(alone)
 
 
@@ -162,8 +166,8 @@ def test_a_busy_worker_ends_in_time_though_its_backend_hangs(alone: Parts) -> No
         family = descendants(worker.pid)
         backend.signal(signal.SIGSTOP)
         worker.signal(signal.SIGTERM)
-        assert worker.process.wait(25) == 0
-        _, alive = psutil.wait_procs(family, timeout=5)
+        assert worker.process.wait(40) == 0
+        _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive
         backend.signal(signal.SIGCONT)
         chaos.worker("w1", wait=False)
@@ -177,7 +181,7 @@ def test_a_busy_worker_ends_in_time_though_its_backend_hangs(alone: Parts) -> No
 def test_a_result_waits_for_the_backend_and_outlives_the_worker(alone: Parts, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     chaos = Chaos(alone, long=f"trace {trace} 120")
-    backend = alone.backend()
+    backend = alone.backend(**CALM)
     workers = {name: chaos.worker(name) for name in ("w1", "w2")}
     with alone.api() as api:
         names = [chaos.submit(api, "long") for _ in range(2)]
@@ -191,7 +195,7 @@ def test_a_result_waits_for_the_backend_and_outlives_the_worker(alone: Parts, tm
     restarted = views[0]["worker_id"]
     workers[restarted].kill()  # one of the two does not even live to see the backend again
     chaos.worker(restarted, wait=False)
-    alone.backend()
+    alone.backend(**CALM)
     with alone.api() as api:
         done = ended(api, names)
     assert {(v["status"], v["attempt"], v["failures"]) for v in done.values()} == {("completed", 1, 0)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import Parts, ktrdr, parts
+from support.processes import CALM, Parts, ktrdr, parts
 
 pytestmark = pytest.mark.integration
 
@@ -20,7 +20,7 @@ def alone(tmp_path: Path) -> Iterator[Parts]:
 
 
 def test_a_healthy_fleet(alone: Parts) -> None:
-    backend = alone.backend()
+    backend = alone.backend(**CALM)
     alone.worker("backtesting", "b1")
     env = alone.environment()
     done = ktrdr("doctor", "--json", env=env)

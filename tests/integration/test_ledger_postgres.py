@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
@@ -11,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from ktrdr.errors import Conflict, KtrdrError, NotFound, NotLeader, Unavailable
 from ktrdr.operations.events import Accepted, CancelRequested, Finished, Reported
-from ktrdr.operations.model import JobOutcome, OperationStatus, OperationType
+from ktrdr.operations.model import JobOutcome, Operation, OperationStatus, OperationType
 from ktrdr.operations.progress import Progress
 from ktrdr.operations.sql.board import SqlBoard, WorkerState
 from ktrdr.operations.sql.fence import Fence
@@ -91,22 +93,29 @@ async def test_changes_that_wait_for_each_other_crosswise_are_made_again(
     """Two transactions, each holding the row that the other wants: PostgreSQL ends one, and it is made again."""
     for name in ("op_a", "op_b"):
         await store.submit(a_submission(name), T0)
+    held, crosswise = threading.Event(), threading.Event()
+
+    def both(connection: Connection) -> None:
+        connection.execute(text("UPDATE operations SET priority = 1 WHERE operation_id = 'op_a'"))
+        held.set()
+        assert crosswise.wait(60)
+        connection.execute(text("UPDATE operations SET priority = 1 WHERE operation_id = 'op_b'"))
+
     with postgres.connect(database) as another:
         another.execute("UPDATE operations SET priority = 7 WHERE operation_id = 'op_b'")
-
-        def both(connection: Connection) -> None:
-            for name in ("op_a", "op_b"):
-                connection.execute(text(f"UPDATE operations SET priority = 1 WHERE operation_id = '{name}'"))
-
+        another.execute("SET deadlock_timeout = '300s'")
         change = asyncio.create_task(store.write(both))
+        assert await asyncio.to_thread(held.wait, 60)
+        other = asyncio.create_task(
+            asyncio.to_thread(
+                another.execute, "UPDATE operations SET priority = 7 WHERE operation_id = 'op_a'"
+            )
+        )
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         await settle(lambda: asyncio.to_thread(postgres.execute, database, waiting), bool)
-        another.execute(
-            "SET deadlock_timeout = '60s'"
-        )  # so that the store's session is the one that is ended
-        await asyncio.to_thread(
-            another.execute, "UPDATE operations SET priority = 7 WHERE operation_id = 'op_a'"
-        )
+        # Whoever begins to wait last finds out, a second later, for the others wait already: that is the store's session.
+        crosswise.set()
+        await other
         another.commit()
         await change
     assert {(await store.get(name)).priority for name in ("op_a", "op_b")} == {1}
@@ -262,17 +271,22 @@ async def _enough(acknowledged: dict[str, int]) -> bool:
     return len(acknowledged) > 40
 
 
-async def test_a_read_is_not_waited_for_for_ever(postgres: Postgres, database: str) -> None:
-    store = SqlStore(postgres.url(database), patience_s=0.3)
+async def test_a_read_is_not_waited_for_for_ever(postgres: Postgres, database: str, store: SqlStore) -> None:
+    async def read() -> Operation | None:
+        with contextlib.suppress(Unavailable):
+            return await hasty.get("op_a")
+        return None
+
+    await store.submit(a_submission("op_a"), T0)
+    hasty = SqlStore(postgres.url(database), patience_s=0.3)
     try:
-        await store.submit(a_submission("op_a"), T0)
         with postgres.connect(database) as another:
             another.execute("LOCK TABLE operations IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(Unavailable, match="did not answer within"):
-                await store.get("op_a")
-        assert (await store.get("op_a")).operation_id == "op_a"
+                await hasty.get("op_a")
+        assert (await settle(read, bool)).operation_id == "op_a"
     finally:
-        await store.close()
+        await hasty.close()
 
 
 async def test_a_session_that_the_server_ended_is_replaced(

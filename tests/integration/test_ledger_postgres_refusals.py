@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from ktrdr.errors import InvalidSetting, KtrdrError, MissingExtra, Unavailable
 from ktrdr.operations.sql.place import ledger_place
 from ktrdr.operations.sql.postgres import LedgerServer, driver
 from ktrdr.operations.sql.tables import SCHEMA, metadata
+from support.ports import kept_port
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.integration
@@ -73,8 +73,7 @@ def test_absent_users_and_databases_are_named_with_what_makes_them(postgres: Pos
 
 
 def test_a_server_that_does_not_answer_at_the_start_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = kept_port()
     message = refusal(f"postgresql+psycopg://me:s3cret@127.0.0.1:{port}/ktrdr", Unavailable)
     assert f"postgresql+psycopg://127.0.0.1:{port}/ktrdr does not answer" in message
     assert "Start it, or correct KTRDR_DATABASE_URL" in message

@@ -9,8 +9,8 @@ import pytest
 from ktrdr.tracing import attempt_place, operation_place
 from support.chaos import Chaos, ended
 from support.collector import collector
+from support.ports import refusing_url
 from support.processes import parts, wait_for
-from support.scripted_backend import free_url
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def test_backend_and_worker_write_one_trace(tmp_path: Path) -> None:
 
 
 def test_a_collector_that_is_away_costs_nothing(tmp_path: Path) -> None:
-    extra = {"OTEL_EXPORTER_OTLP_ENDPOINT": free_url(), "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    extra = {"OTEL_EXPORTER_OTLP_ENDPOINT": refusing_url(), "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with parts(tmp_path) as running:
         chaos = Chaos(running, quick="late")
         backend = running.backend(**extra)

@@ -36,19 +36,19 @@ def worker(module: str, backend: FakeBackend, root: Path) -> Iterator[str]:
     known = len(backend.registrations)
     process = subprocess.Popen([sys.executable, "-m", module], env=kept | settings, cwd=root)
     try:
-        backend.wait_for(lambda: len(backend.registrations) > known, 60)
+        backend.wait_for(lambda: len(backend.registrations) > known, 120)
         yield backend.registrations[-1]["endpoint_url"]
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def deliver(backend: FakeBackend, url: str, route: str, task_id: str, spec: JobSpec) -> dict[str, Any]:
     body = json.dumps({"task_id": task_id, "spec": spec.model_dump()}).encode()
     request = Request(url + route, body, {"content-type": "application/json"})
-    with urlopen(request, timeout=30) as answer:
-        assert answer.status == 202
     known = len(backend.deliveries)
+    with urlopen(request, timeout=60) as answer:
+        assert answer.status == 202
     backend.wait_for(lambda: len(backend.deliveries) > known, 240)
     delivery = backend.deliveries[-1]
     assert delivery["status"] == "completed", delivery

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import URL
 
+from support.ports import kept_port
+
 DEBIAN = Path("/usr/lib/postgresql")
 SUPERUSER = "tester"
-_ATTEMPTS = 5
 
 
 def binaries() -> Path | None:
@@ -39,7 +39,7 @@ class Postgres:
     def __init__(self, folder: Path, bin_folder: Path, *, durable: bool = False) -> None:
         self._fsync = "on" if durable else "off"
         self.data = folder / "data"
-        self.port = 0
+        self.port = kept_port()
         self._folder, self._bin, self._made = folder, bin_folder, 0
         self._as: dict[str, object] = {}
         if os.geteuid() == 0:
@@ -49,20 +49,11 @@ class Postgres:
         self._run("initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8")
 
     def start(self) -> None:
-        """Start it, on the port it had before or on a free one. Idempotent."""
+        """Start it, always on the same port. Idempotent."""
         if self._running:
             return
-        for attempt in range(1, _ATTEMPTS + 1):
-            port = self.port or _free_port()
-            options = f"-p {port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync={self._fsync}"
-            try:
-                self._run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", str(self.log), "-o", options)
-            except AssertionError:
-                if attempt == _ATTEMPTS or self.port:  # else somebody took the port in between
-                    raise
-            else:
-                self.port = port
-                return
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync={self._fsync}"
+        self._run("pg_ctl", "start", "-w", "-D", str(self.data), "-l", str(self.log), "-o", options)
 
     def stop(self) -> None:
         """End it at once, as a crash would. Idempotent."""
@@ -120,11 +111,6 @@ def _unprivileged() -> pwd.struct_passwd:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise AssertionError("PostgreSQL does not run as root, and there is no user postgres or nobody.")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -31,6 +31,9 @@ FAST = {
     "KTRDR_PROGRESS_TTL_S": "0.2",
     "KTRDR_CANCEL_GRACE_S": "3",
 }
+# For tests of what must not happen at all, a warning or another attempt: a machine that stands still for seconds is none
+# of the product's doing, and what happens within seconds everywhere else takes minutes here.
+CALM = {"KTRDR_HEALTH_TIMEOUT_S": "60", "KTRDR_LEASE_S": "120", "KTRDR_WORKER_REMOVAL_S": "120"}
 CLEARED = (
     *("WORKER_ID", "WORKER_IP", "WORKER_PORT", "WORKER_ENDPOINT_URL"),
     *("KTRDR_API_TOKEN", "KTRDR_API_URL", "KTRDR_DATABASE_URL", "KTRDR_DATABASE_URL_FILE"),
@@ -254,7 +257,10 @@ def in_status(api: Api, operation_id: str, *statuses: str) -> Any:
 
 
 def advancing(api: Api, operation_id: str) -> Any:
-    """Wait until an operation runs and its job has told progress, so that its process exists."""
+    """Wait until an operation runs and its job has told progress, so that its process exists.
+
+    The job must not be able to end meanwhile, however late this looks.
+    """
 
     def told() -> Any:
         operation = api.get(f"/operations/{operation_id}")

@@ -95,9 +95,3 @@ def mute(*, hang_up: bool) -> Iterator[str]:
             thread.join(10)
             for connection in kept:
                 connection.close()
-
-
-def free_url() -> str:
-    """A URL at which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"

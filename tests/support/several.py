@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.protocol.specs import canonical_json
 from ktrdr.testing.worker_jobs import spec
 from support.chaos import PROGRAM
+from support.ports import kept_port
 from support.processes import Part, Parts, wait_for
 
 __all__ = ["Several", "Stream", "several"]
@@ -63,9 +63,8 @@ class Several:
         for name in names:
             if (
                 name not in self._ports
-            ):  # not held open: a connection to a backend that is away must be refused
-                with socket.create_server(("127.0.0.1", 0)) as probe:
-                    self._ports[name] = probe.getsockname()[1]
+            ):  # kept, not open: a connection to a backend that is away must be refused
+                self._ports[name] = kept_port()
         self.parts.url = self.urls
 
     @property

@@ -16,7 +16,8 @@ import pytest
 
 from ktrdr.cli.app import run
 from ktrdr.strategies import StrategyLibrary, example_root
-from support.scripted_backend import Said, free_url, scripted
+from support.ports import refusing_url
+from support.scripted_backend import Said, scripted
 
 
 def command(*arguments: str, **options: Any) -> Any:
@@ -85,7 +86,7 @@ def test_a_defect_says_how_to_find_it(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_unreachable_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["data", "list", "--json", "--api-url", free_url()]) == 5
+    assert run(["data", "list", "--json", "--api-url", refusing_url()]) == 5
     problem = json.loads(capsys.readouterr().err)
     assert problem["type"] == "urn:ktrdr:problem:server-unreachable"
     assert "ktrdr up" in problem["detail"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from ktrdr.cli.check_backends import check_backends
+from support.ports import refusing_url
 
 LEADER = b'{"status": "healthy", "workers": 0, "role": "leader", "epoch": 3}'
 FOLLOWER = b'{"status": "healthy", "workers": 0, "role": "follower", "epoch": 3}'
@@ -57,8 +57,7 @@ def test_backends(bodies: list[bytes | None], status: str | None, told: str) -> 
         urls = []
         for body in bodies:
             if body is None:
-                with socket.create_server(("127.0.0.1", 0)) as probe:
-                    urls.append(f"http://127.0.0.1:{probe.getsockname()[1]}")
+                urls.append(refusing_url())
             else:
                 urls.append(stack.enter_context(serving(body)))
         found = list(check_backends(",".join(urls)))

@@ -7,7 +7,8 @@ import pytest
 from ktrdr import errors
 from ktrdr.cli.client import Api, backend_urls
 from ktrdr.cli.exits import Exit, exit_code
-from support.scripted_backend import Said, free_url, mute, scripted
+from support.ports import refusing_url
+from support.scripted_backend import Said, mute, scripted
 
 
 @pytest.mark.parametrize(
@@ -143,12 +144,12 @@ def test_another_program_at_the_url_is_no_backend(said: Said) -> None:
 
 
 def test_the_next_backend_is_tried_if_nothing_listens() -> None:
-    with scripted(lambda _, __: Said({"total": 0})) as backend, Api(f"{free_url()},{backend.url}") as api:
+    with scripted(lambda _, __: Said({"total": 0})) as backend, Api(f"{refusing_url()},{backend.url}") as api:
         assert api.get("/data")["total"] == 0
 
 
 def test_nobody_there() -> None:
-    url = free_url()
+    url = refusing_url()
     with Api(url) as api, pytest.raises(errors.ServerUnreachable, match="ktrdr up") as caught:
         api.get("/data")
     assert url in caught.value.message
