@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -135,24 +136,32 @@ def _spell_what_the_terminal_lacks() -> None:
 def _usage(error: click.ClickException, as_json: bool) -> int:
     if as_json and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         return _report(InvalidInput(error.format_message()), as_json)
-    error.show()
+    with contextlib.suppress(OSError):
+        error.show()
     return error.exit_code
 
 
 def _report(error: KtrdrError, as_json: bool) -> Exit:
-    faults = error.errors if isinstance(error, InvalidInput) else ()
-    if as_json:
-        problem: dict[str, object] = {"type": f"urn:ktrdr:problem:{error.slug}", "detail": error.message}
-        if isinstance(error, InvalidInput):
-            problem["errors"] = [asdict(fault) for fault in faults]
-        click.echo(json.dumps(problem), err=True)
-    else:
-        if isinstance(error, Interrupted) and is_terminal(sys.stderr):
-            click.echo(err=True)  # the terminal shows ^C on the present line
-        # The API's sentence tells the first fault already, for those who read nothing else.
-        told = [f"  {fault}" for fault in faults if str(fault) not in error.message]
-        click.echo("\n".join([f"ktrdr: {error.message}", *told]), err=True)
+    """Tell it. A stderr that nobody reads, or whose disk is full, takes nothing from the exit code."""
+    with contextlib.suppress(OSError):
+        click.echo(_as_problem(error) if as_json else _as_text(error), err=True)
     return exit_code(error)
+
+
+def _as_problem(error: KtrdrError) -> str:
+    problem: dict[str, object] = {"type": f"urn:ktrdr:problem:{error.slug}", "detail": error.message}
+    if isinstance(error, InvalidInput):
+        problem["errors"] = [asdict(fault) for fault in error.errors]
+    return json.dumps(problem)
+
+
+def _as_text(error: KtrdrError) -> str:
+    # The API's sentence tells the first fault already, for those who read nothing else.
+    faults = [str(fault) for fault in error.errors] if isinstance(error, InvalidInput) else []
+    told = [f"  {fault}" for fault in faults if fault not in error.message]
+    # The terminal shows ^C on the present line.
+    begin = "\n" if isinstance(error, Interrupted) and is_terminal(sys.stderr) else ""
+    return begin + "\n".join([f"ktrdr: {error.message}", *told])
 
 
 def _trace() -> None:

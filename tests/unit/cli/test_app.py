@@ -117,6 +117,22 @@ def test_a_reader_that_goes_away_is_no_defect() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["nonsense"], 2), (["nonsense", "--json"], 2), (["strategies", "validate", "absent.yaml"], 2)],
+)
+def test_an_error_that_nobody_reads_keeps_its_exit_code(arguments: list[str], code: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ktrdr", *arguments], stdout=writer, stderr=writer, check=False, timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_while_waiting_for_an_answer(as_json: bool) -> None:
     told: list[int] = []
