@@ -41,7 +41,7 @@ def test_a_version_that_migrates_the_ledger(tmp_path: Path, plan: Plan, postgres
         taken = stream.taken
         wait_for(lambda: stream.taken > taken + 4, "the new one takes work")
 
-        told = httpx.get(f"{several.url('old')}/api/v1/operations", trust_env=False)
+        told = httpx.get(f"{several.url('old')}/api/v1/operations", timeout=60, trust_env=False)
         assert told.status_code == 503
         problem = told.json()
         assert (
@@ -51,7 +51,7 @@ def test_a_version_that_migrates_the_ledger(tmp_path: Path, plan: Plan, postgres
             f"has schema {NEXT} since a newer ktrdr brought it there; this backend knows {SCHEMA}"
             in problem["detail"]
         )
-        assert several.health("old")["role"] == "follower"
+        assert several.says("old")["role"] == "follower"
         with several.api("old", "new") as both:
             assert both.get("/operations")["total"] > 0, "a client that knows both addresses notices nothing"
 

@@ -23,7 +23,7 @@ def test_leaders_come_and_go(name: str, tmp_path: Path, postgres: Postgres, plan
     rounds = max(1, plan.rounds // 4)
     with several(tmp_path, postgres.url(postgres.database())) as company:
         trace = tmp_path / "trace"
-        company.seed({"quick": f"trace {trace} 0.05", "long": f"trace {trace} 4"})
+        company.seed({"quick": f"trace {trace} 0.05", "long": f"trace {trace} 3600"})
         company.reserve(*BACKENDS)
         for backend in BACKENDS:
             company.backend(backend)

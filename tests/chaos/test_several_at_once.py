@@ -90,7 +90,7 @@ def _forgotten(made: Company, leader: str, follower: str) -> None:
     for name in BACKENDS:
         url = f"{several.url(name)}/api/v1/operations/old"
         wait_for(
-            lambda url=url: httpx.get(url, trust_env=False).status_code == 404,  # type: ignore[misc]
+            lambda url=url: httpx.get(url, timeout=60, trust_env=False).status_code == 404,  # type: ignore[misc]
             "an operation older than the retention is deleted",
         )
     deleted = "1 operations that ended before"
@@ -118,7 +118,7 @@ def test_a_pause_and_a_cancel_count_at_every_backend_and_the_leader_alone_cleans
         assert ktrdr("operations", "pause", env=env).returncode == 0
         with several.api(follower) as api:
             assert len(api.get("/queue")["paused"]) == 2
-            wait_for(lambda: several.health(follower)["paused"], "the follower says so without being asked")
+            wait_for(lambda: several.says(follower)["paused"], "the follower says so without being asked")
             held = made.submit(api, "quick", "held")
 
         several.backends[leader].kill()
@@ -141,11 +141,15 @@ def test_a_pause_and_a_cancel_count_at_every_backend_and_the_leader_alone_cleans
         octets = {"content-type": "application/octet-stream"}
         content = b"nothing refers to this"
         path = f"/api/v1/artifacts/{hashlib.sha256(content).hexdigest()}"
-        put = httpx.put(several.url(follower) + path, content=content, headers=octets, trust_env=False)
+        put = httpx.put(
+            several.url(follower) + path, content=content, headers=octets, timeout=60, trust_env=False
+        )
         assert put.status_code in (200, 201), put.text
         for name in BACKENDS:
             wait_for(
-                lambda name=name: httpx.get(several.url(name) + path, trust_env=False).status_code == 404,  # type: ignore[misc]
+                lambda name=name: (
+                    httpx.get(several.url(name) + path, timeout=60, trust_env=False).status_code == 404
+                ),  # type: ignore[misc]
                 "it is removed",
             )
         removed = "artifacts that nothing refers to were removed"

@@ -85,7 +85,7 @@ def _endure(made: Company, fault: str, away_s: float, plan: Plan) -> None:
     stream, known = Repeater(made), len(made.keyed)
     with made.several.api(made.several.leader()) as api:
         advancing(api, made.submit(api, "long", f"long {fault}"))
-    before = made.several.health(made.several.leader())["epoch"]
+    before = made.several.says(made.several.leader())["epoch"]
     end = FAULTS[fault](made)
     taken = stream.taken
     try:
@@ -110,7 +110,7 @@ def _endure(made: Company, fault: str, away_s: float, plan: Plan) -> None:
     assert runs(made.trace).total() == len(views), "no attempt was repeated"
     slowest_s = max(slowest_s, stream.slowest_s)
     assert slowest_s < ANSWER_S
-    after = made.several.health(made.several.leader())["epoch"]
+    after = made.several.says(made.several.leader())["epoch"]
     if "leader" in fault:
         assert after > before, "the one that was cut off still leads"
         assert meanwhile > 0, "the other one does the work"

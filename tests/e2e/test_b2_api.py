@@ -17,7 +17,7 @@ BODY = {"strategy_name": "sp500_trend", "start_date": "2014-01-01"}
 
 @pytest.mark.usefixtures("trained")
 def test_b2_1_api_start_poll_results(fleet: Any) -> None:
-    with httpx.Client(base_url=f"{fleet.parts.url}/api/v1", trust_env=False) as http:
+    with httpx.Client(base_url=f"{fleet.parts.url}/api/v1", timeout=60, trust_env=False) as http:
         answer = http.post("/backtests/start", json=BODY)
         assert answer.status_code == 202
         started = answer.json()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +97,17 @@ def test_5_unreachable(tmp_path: Path) -> None:
 def test_130_interrupted(fleet: Any, tmp_path: Path, cancels: bool) -> None:
     path = tmp_path / "endless.yaml"
     path.write_text(endless_training())
-    before = fleet.api.get("/operations", operation_type="training")["total"]
     command = [sys.executable, "-m", "ktrdr", "models", "train", "--strategy", str(path)]
     following = subprocess.Popen(
         command + ["--cancel-on-interrupt"] * cancels,
         env=fleet.parts.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    while fleet.api.get("/operations", operation_type="training")["total"] == before:
-        assert following.poll() is None
-        time.sleep(0.05)
-    operation_id = fleet.api.get("/operations", operation_type="training")["operations"][0]["operation_id"]
-    in_status(fleet.api, operation_id, "running")
+    assert following.stderr is not None
+    while " running " not in (
+        line := following.stderr.readline()
+    ):  # it says so itself: it follows the operation
+        assert line, following.communicate()
+    operation_id = line.split()[0]
     os.kill(following.pid, signal.SIGINT)
     _, told = following.communicate(timeout=60)
     assert following.returncode == 130

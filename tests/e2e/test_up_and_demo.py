@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -42,6 +43,16 @@ def _family(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def _having(family: list[psutil.Process], word: str) -> list[psutil.Process]:
+    """Those of the processes whose command has this word; one that ends meanwhile has none."""
+    found = []
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if word in one.cmdline():
+                found.append(one)
+    return found
+
+
 def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
     def url() -> str | None:
         assert process.poll() is None, log.read_text()
@@ -56,22 +67,25 @@ def test_up_restarts_what_crashes_and_stops_all(tmp_path: Path) -> None:
         url = _ready(process, log)
         with Api(url, timeout_s=60.0) as api:  # a request may have to wait for the next backend
             assert {d["symbol"] for d in api.get("/data")["items"]} == {"SP500", "NASDAQ", "EURUSD"}
-            worker = next(p for p in _family(process.pid) if "backtesting" in p.cmdline())
+            [worker] = _having(_family(process.pid), "backtesting")
             worker.kill()
             wait_for(lambda: "restarting" in log.read_text(), "the crash is reported")
             wait_for(
-                lambda: api.get("/workers", worker_type="backtesting", status="available")["total"] == 1 and
-                any("backtesting" in p.cmdline() and p.pid != worker.pid for p in _family(process.pid) if p.is_running()),
+                lambda: (
+                    api.get("/workers", worker_type="backtesting", status="available")["total"] == 1
+                    and any(p.pid != worker.pid for p in _having(_family(process.pid), "backtesting"))
+                ),
                 "the worker is back",
-            )  # fmt: skip
-            backend = next(p for p in psutil.Process(process.pid).children() if "backend" in p.cmdline())
+            )
+            [backend] = _having(psutil.Process(process.pid).children(), "backend")
             backend.kill()
+            backend.wait(30)  # until then it may take a request with it
             # The supervisor holds the listening socket.
             assert wait_for(lambda: api.get("/data")["total"] == 3, "the backend is back on the same port")
         family = _family(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive
     assert "Stopped." in log.read_text()
 
@@ -111,9 +125,10 @@ def test_a_home_serves_one_fleet(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_demo_shows_the_whole_path(tmp_path: Path) -> None:
-    before = {p.pid for p in psutil.process_iter()}
+    mark = f"THIS_DEMO={tmp_path}"
     mine = dict.fromkeys(("KTRDR_DATABASE_URL", "KTRDR_DATABASE_URL_FILE"), "/nowhere/database")
-    done = ktrdr("demo", env=environment(tmp_path / "unused", **mine), cwd=tmp_path, timeout_s=400)
+    env = environment(tmp_path / "unused", THIS_DEMO=str(tmp_path), **mine)
+    done = ktrdr("demo", env=env, cwd=tmp_path, timeout_s=280)
     assert done.returncode == 0, done.stdout + done.stderr
     page, picture = tmp_path / "ktrdr-demo" / "report.html", tmp_path / "ktrdr-demo" / "report.png"
     assert str(Path("ktrdr-demo", "report.html")) in done.stdout
@@ -122,12 +137,18 @@ def test_demo_shows_the_whole_path(tmp_path: Path) -> None:
     for told in ("buy and hold", "Sharpe", "max_drawdown" if "max_drawdown" in done.stdout else "drawdown"):
         assert told in done.stdout.replace("Max drawdown", "drawdown")
     assert not (tmp_path / "unused").exists()
-    left = [
-        p
-        for p in psutil.process_iter(["cmdline"])
-        if p.pid not in before and "ktrdr-demo-" in " ".join(p.info["cmdline"] or [])
-    ]
+    _, left = psutil.wait_procs(_marked(mark), timeout=30)
     assert not left
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """All processes that have this in their environment: of the demo of this test, and of no other beside it."""
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in [f"{name}={value}" for name, value in one.environ().items()]:
+                found.append(one)
+    return found
 
 
 def test_demo_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
@@ -137,5 +158,5 @@ def test_demo_leaves_nothing_after_ctrl_c(tmp_path: Path) -> None:
         assert family
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(90) == 130
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive

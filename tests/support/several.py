@@ -117,6 +117,10 @@ class Several:
             return dict(answer.json()) if answer.status_code == 200 else {}
         return {}
 
+    def says(self, name: str) -> dict[str, Any]:
+        """The same of one that is up, as soon as it says it: on a busy machine that may take a while."""
+        return wait_for(lambda: self.health(name), f"{name} says how it is")
+
     def leaders(self, but: str = "") -> list[str]:
         """Who says that it leads, of those that are up."""
         names = [name for name in self.backends if name != but]

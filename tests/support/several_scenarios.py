@@ -1,7 +1,8 @@
 """What happens to several backends of one ledger; each scenario ends with a company that is whole again.
 
-Every one takes a :class:`support.several.Several` with its work submitted under ``quick`` and ``long``, and a source of
-random numbers, and fails if something acknowledged is lost or done twice. ``Figures`` says how long things took.
+Every one takes a :class:`support.several.Several` with its work submitted under ``quick`` and ``long``, of which the
+latter runs until there is a file ``trace.enough``, and a source of random numbers, and fails if something acknowledged
+is lost or done twice. ``Figures`` says how long things took.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ Figures = dict[str, float]
 BOUND_S = 30.0  # of a take-over; on an idle machine it is seconds, see the figures
 
 
+def _enough(trace: Path) -> Path:
+    """Where this is, the long job comes to its end."""
+    return trace.with_name(f"{trace.name}.enough")
+
+
 def settled(company: Several, trace: Path, acknowledged: list[str]) -> None:
     """Every acknowledged operation has one result, of one attempt, by one run; workers were never touched."""
+    _enough(trace).touch()
     assert len(acknowledged) > 3, "hardly anything was acknowledged; the scenario proves nothing"
     with company.api() as api:
         views = ended(api, acknowledged)
+    _enough(trace).unlink()
     assert Counter(view["status"] for view in views.values()) == {"completed": len(acknowledged)}
     for view in views.values():
         delivered = [line for line in view["story"] if " delivered " in line]
@@ -54,6 +62,7 @@ def killed_leader(company: Several, trace: Path, random: Random) -> Figures:
     company.backends[leader].kill()
     company.leader(but=leader, timeout_s=BOUND_S)
     took = kept(GONE, time.monotonic() - began)
+    _enough(trace).touch()
     time.sleep(random.uniform(0.2, 1.0))
     company.backend(leader)
     settled(company, trace, [long, *stream.stop()])
@@ -68,12 +77,13 @@ def stopped_leader(company: Several, trace: Path, random: Random) -> Figures:
         advancing(api, long)
     stream = Stream(company, "quick")
     time.sleep(random.uniform(0.2, 1.0))
-    before = company.health(leader)["epoch"]
+    before = company.says(leader)["epoch"]
     began = time.monotonic()
     company.backends[leader].signal(signal.SIGSTOP)
     try:
         heir = company.leader(but=leader, timeout_s=BOUND_S)
         took = kept(FROZEN, time.monotonic() - began, LEADERS)
+        _enough(trace).touch()
         time.sleep(random.uniform(0.2, 1.0))
     finally:
         company.backends[leader].signal(signal.SIGCONT)
@@ -90,7 +100,7 @@ def stopped_leader(company: Several, trace: Path, random: Random) -> Figures:
 
 
 def _agreed(company: Several) -> int:
-    epochs = {company.health(name)["epoch"] for name in company.backends}
+    epochs = {company.says(name)["epoch"] for name in company.backends}
     return epochs.pop() if len(epochs) == 1 else 0
 
 
@@ -109,6 +119,7 @@ def restarted_one_by_one(company: Several, trace: Path, random: Random) -> Figur
             company.leader(but=name, timeout_s=BOUND_S)
             longest = kept(GONE, time.monotonic() - began)
         company.backend(name)
+        _enough(trace).touch()
     settled(company, trace, [long, *stream.stop()])
     lost = [error for error in stream.refused if not isinstance(error, NoAnswer)]
     assert not lost, "a client that knows all addresses is not turned away"

@@ -20,7 +20,7 @@ __all__ = ["perform"]
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
     """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``, ``hog MEGABYTES``,
-    ``climb STEPS PAUSE``, ``trace FILE SECONDS``."""
+    ``climb STEPS PAUSE [ENOUGH]``, ``trace FILE SECONDS``."""
     verb, _, rest = spec.strategy.partition(" ")
     run = env.scratch.parent.name  # operation and attempt
     yield Progress(1, 4, "started", {"run": run})
@@ -48,10 +48,9 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
         case "late":
             yield from _steps(2, 5, 4)
         case "climb":
-            steps, pause_s = rest.split()
-            yield from _steps(
-                int(steps) // 4, int(steps), int(steps), float(pause_s)
-            )  # from where "started" is
+            steps, pause_s, *enough = rest.split()
+            begin = int(steps) // 4  # where "started" is
+            yield from _steps(begin, int(steps), int(steps), float(pause_s), *map(Path, enough))
         case "trace":
             file, seconds = rest.split()
             yield from _trace(Path(file), float(seconds), run)
@@ -73,10 +72,13 @@ def _poison(field: str, env: JobEnvironment) -> JobResult:
     return JobResult({"x": half}, {"result": env.artifacts.put(b"result")})
 
 
-def _steps(first: int, end: int, total: int, pause_s: float = 0.0) -> Generator[Progress, None, None]:
-    """One step after the other."""
+def _steps(
+    first: int, end: int, total: int, pause_s: float = 0.0, enough: Path | None = None
+) -> Generator[Progress, None, None]:
+    """One step after the other, without a pause once there is a file ``enough``."""
     for done in range(first, end):
-        time.sleep(pause_s)
+        if enough is None or not enough.exists():
+            time.sleep(pause_s)
         yield Progress(done, total, f"step {done}", {"step": done})
 
 
