@@ -59,6 +59,8 @@ def test_a_job_that_the_kernel_kills_for_want_of_memory(tmp_path: Path, plan: Pl
         part = running.start("small", ["-c", program], settings, program=())
         running.wait_worker("small", "available", part)
         with running.api() as api:
+            (shown,) = api.get("/workers")["workers"]
+            assert shown["capabilities"]["memory_gb"] == 0.4, "what its group may use"
             hog = chaos.submit(api, "hog")
             [job] = wait_for(lambda: jobs_of(part), "the job's process")
             wait_for(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "it is killed")
