@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ FAST = ControlSettings(
     lease_s=1.5,
     progress_ttl_s=0.05,
 )
+# Whoever is away comes back in time, though the machine stands still meanwhile.
+PATIENT = replace(FAST, worker_removal_s=60.0, lease_s=60.0)
 
 
 class _Server(uvicorn.Server):
@@ -82,8 +85,8 @@ def _value(read: Callable[[], Any]) -> Callable[[], Any]:
 class Fleet:
     """A backend that can be stopped and started over the same home, and workers."""
 
-    def __init__(self, home: Path) -> None:
-        self.config = BackendConfig(home=home, control=FAST)
+    def __init__(self, home: Path, control: ControlSettings) -> None:
+        self.config = BackendConfig(home=home, control=control)
         self.http = AiohttpTransport()
         self.backend: Backend
         self.served: Served
@@ -149,8 +152,8 @@ def _bind(call: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
 
 
 @pytest_asyncio.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    made = Fleet(tmp_path)
+async def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    made = Fleet(tmp_path, getattr(request, "param", PATIENT))
     await made.up()
     yield made
     await made.down()
@@ -206,6 +209,7 @@ async def test_a_busy_worker_is_passed_over(fleet: Fleet) -> None:
     assert (view["worker_id"], view["failures"]) == ("w2", 0)
 
 
+@pytest.mark.parametrize("fleet", [FAST], indirect=True, ids=["impatient"])
 async def test_a_worker_lost_and_removed_gives_its_work_to_another(fleet: Fleet) -> None:
     await fleet.join("w1")
     name = await fleet.submit()

@@ -50,7 +50,7 @@ class Client:
 
     async def free(self) -> dict[str, Any]:
         """Wait until a probe hears that this worker is idle and holds nothing back."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 answer = await self.ask("GET", "/health")
                 assert answer.ok, answer.body
@@ -136,7 +136,7 @@ async def test_a_job_that_prints_without_end_does_not_fill_the_disk(
 
     async with worker_of(backend) as client:
         await client.start("flood 400", "op")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not backend.deliveries:
                 with suppress(FileNotFoundError):  # the folder has gone
                     most = max(most, used(client.home))
@@ -144,7 +144,7 @@ async def test_a_job_that_prints_without_end_does_not_fill_the_disk(
         log = (await client.ask("GET", "/api/v1/operations/op/logs?offset=0")).body
         await client.free()
         stored = FileArtifactStore(client.home / "artifacts").read(backend.deliveries[0]["artifacts"]["log"])
-    assert 16 << 20 < most < 350 << 20, "what is printed between two looks comes on top"
+    assert 16 << 20 < most < 160 << 20, "what is printed between two looks comes on top"
     assert len(stored) < 5 << 20
     assert log == stored[: len(log)]
     assert b"000000 x" in stored[:2000]

@@ -14,7 +14,7 @@ from ktrdr.operations.model import Operation
 from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.store import OperationQuery
 from support.chaos import Chaos, ended, integrity, no_tracebacks
-from support.processes import ktrdr, parts, wait_for
+from support.processes import finished, ktrdr, parts, wait_for
 from support.stream import Stream
 
 pytestmark = pytest.mark.integration
@@ -40,6 +40,8 @@ def test_a_fleet_under_load_lives_on_from_its_backup(tmp_path: Path) -> None:
             running = chaos.submit(api, "slow")
         stream = Stream(chaos, "quick", pause_s=0.1)
         wait_for(lambda: len(stream.acknowledged) >= 10, "a stream of submissions")
+        with first.api() as api:
+            finished(api, stream.acknowledged[0])  # so that there are artifacts to keep
         before = [running, *stream.acknowledged]
         made = ktrdr("backup", "create", str(archive), "--json", env=first.environment())
         assert made.returncode == 0, made.stderr

@@ -16,6 +16,9 @@ from support.strategies import edited
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("resume")]  # what its tests share is made once
 EPOCHS = 30
 OFTEN = {"KTRDR_CHECKPOINT_S": "0", "KTRDR_CHECKPOINT_EPOCHS": "1", "KTRDR_CHECKPOINT_BARS": "500"}
+GRACE = {
+    "KTRDR_CANCEL_GRACE_S": "60"
+}  # whoever is told to stop gets to where it can be left, however slow it is
 SLOW = """
 import sys
 from ktrdr.workers.kinds import run_worker
@@ -41,17 +44,22 @@ class Trainings:
         self._worker: Part | None = None
         self._count = 0
 
+    @property
+    def name(self) -> str:
+        """Of the worker that was started last."""
+        return f"w{self._count}"
+
     def worker(self) -> Part:
         """The worker that runs, or another one."""
         if self._worker is None or self._worker.process.poll() is not None:
             self._count += 1
-            self._worker = self.slow_worker("training", f"w{self._count}")
+            self._worker = self.slow_worker("training", self.name)
         return self._worker
 
     def slow_worker(self, kind: str, name: str) -> Part:
         """A worker that pauses at each place where its job can be left."""
         home = str(self.parts.root / name)
-        settings = {"WORKER_ID": name, "KTRDR_HOME": home, "KTRDR_API_URL": self.parts.url, **OFTEN}
+        settings = {"WORKER_ID": name, "KTRDR_HOME": home, "KTRDR_API_URL": self.parts.url} | OFTEN | GRACE
         part = self.parts.start(name, ["-c", SLOW, kind], settings, program=())
         self.parts.wait_worker(name, "available", part)
         return part
@@ -74,6 +82,15 @@ class Trainings:
         wait_for(enough, f"{name} has {times} checkpoints")
         return seen
 
+    def given_up(self, name: str) -> None:
+        """Wait until the backend has noticed that a killed worker is gone: what that one said last, it has taken in."""
+
+        def silent() -> bool:
+            listed = {w["worker_id"]: w["status"] for w in self.api.get("/workers")["workers"]}
+            return listed.get(name) not in ("available", "busy")
+
+        wait_for(silent, f"{name} is missed")
+
     def artifacts(self) -> set[str]:
         return {file.name for file in (self.parts.home / "artifacts").glob("??/*")}
 
@@ -84,7 +101,7 @@ class Trainings:
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
     with parts(tmp_path_factory.mktemp("resume"), measured=False) as running:
-        running.backend(KTRDR_CANCEL_GRACE_S="10")
+        running.backend(**GRACE)
         with running.api() as api:
             api.post("/data/samples")
             yield Trainings(running, api)
@@ -123,6 +140,7 @@ def test_after_kill_9_of_the_worker_another_one_goes_on_from_the_newest_that_is_
     name = trainings.start()
     seen = trainings.checkpointed(name, 2)
     worker.kill()
+    trainings.given_up(trainings.name)
     newest = trainings.api.get(f"/operations/{name}")["checkpoint_digest"]
     assert newest in trainings.artifacts()
     file = trainings.parts.home / "artifacts" / newest[:2] / newest

@@ -15,6 +15,7 @@ import pytest
 
 from ktrdr.cli.client import Api
 from ktrdr.protocol.worker_key import call_credential
+from support.living_folder import contents
 from support.processes import Part, Parts, finished, in_status, parts, wait_for
 
 pytestmark = pytest.mark.integration
@@ -69,9 +70,9 @@ def ask(url: str, method: str, path: str, token: str, body: Any = None) -> tuple
 def everything_said(fleet: Parts) -> bytes:
     """Logs of all processes, and all that they keep on disk of jobs and in the ledger."""
     return b"".join(
-        path.read_bytes()
-        for path in fleet.root.rglob("*")
-        if path.is_file() and path.name not in ("key", "key.part") and path.suffix != ".pem"
+        content
+        for path, content in contents(fleet.root)
+        if path.name not in ("key", "key.part") and path.suffix != ".pem"
     )
 
 

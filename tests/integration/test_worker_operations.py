@@ -26,6 +26,7 @@ from ktrdr.workers.base import WorkerAPIBase
 from ktrdr.workers.settings import WorkerSettings
 from ktrdr.workers.training_worker import TrainingWorker
 from support.eventually import until
+from support.ports import refusing_url
 
 pytestmark = pytest.mark.integration
 JOB = "ktrdr.testing.worker_jobs:perform"
@@ -120,6 +121,7 @@ def gone(pid: int) -> bool:
 
 async def test_from_start_to_delivery(worker_of: Fleet, backend: FakeBackend) -> None:
     async with worker_of(backend) as client:
+        await client.worker.registered()
         answer = await client.start("count 3")
         assert (answer.status, answer.json()) == (
             202, {"operation_id": "op", "status": "started", "worker_id": "w", "attempt": 1},
@@ -313,6 +315,7 @@ async def test_every_end_is_told_and_the_slot_is_free(
     worker_of: Fleet, backend: FakeBackend, instruction: str, status: str, words: str
 ) -> None:
     async with worker_of(backend) as client:
+        await client.worker.registered()  # a registration that is late would tell of the end as well
         await client.start(instruction)
         assert (await client.ended())["status"] == "failed"
         [delivery] = backend.deliveries
@@ -332,6 +335,7 @@ async def test_a_job_that_runs_longer_than_it_may_has_failed(
 ) -> None:
     """Also one that does not hear that it is over."""
     async with worker_of(backend, grace_s=0.2) as client:
+        await client.worker.registered()
         assert (await client.start(instruction, time_limit_s=0.3)).status == 202
         assert (await client.start(instruction, time_limit_s=0.3)).status == 202
         assert (await client.ended())["status"] == "failed"
@@ -387,9 +391,7 @@ async def test_a_probe_makes_a_waiting_result_try_at_once(worker_of: Fleet, back
 
 
 async def test_a_result_outlives_the_worker(worker_of: Fleet) -> None:
-    with FakeBackend() as first:
-        port = first.port
-    async with worker_of(f"http://127.0.0.1:{port}") as client:
+    async with worker_of(refusing_url()) as client:
         await client.start("count 1")
         await until(lambda: client.worker.slot.entry("op").delivery == "waiting")
     with FakeBackend() as second:

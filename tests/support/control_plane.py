@@ -165,7 +165,7 @@ async def calm(turns: int = 30) -> None:
     await asyncio.sleep(0.005)
 
 
-async def settle(read: Callable[[], Any], good: Callable[[Any], bool], timeout_s: float = 30.0) -> Any:
+async def settle(read: Callable[[], Any], good: Callable[[Any], bool], timeout_s: float = 60.0) -> Any:
     """Let the loop run until ``good(await read())``."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

@@ -17,6 +17,10 @@ from ktrdr.protocol.specs import JobSpec
 
 __all__ = ["perform"]
 
+_FAR_AHEAD = (
+    150 << 20
+)  # bytes of a log with which a flood waits for the worker, for ever if that does nothing about it
+
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
     """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``, ``hog MEGABYTES``,
@@ -39,10 +43,7 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
         case "deaf":
             time.sleep(float(rest))
         case "flood":
-            for number in range(int(rest)):
-                os.write(1, b"%06d " % number + b"x" * ((1 << 20) - 8) + b"\n")
-                time.sleep(0.005)
-                yield Progress(number, int(rest), "flooding", {})
+            yield from _flood(int(rest))
         case "hog":
             yield from _hog(int(rest))
         case "late":
@@ -80,6 +81,16 @@ def _steps(
         if enough is None or not enough.exists():
             time.sleep(pause_s)
         yield Progress(done, total, f"step {done}", {"step": done})
+
+
+def _flood(megabytes: int) -> Generator[Progress, None, None]:
+    """Print so much, as fast as the worker makes room for it."""
+    for number in range(megabytes):
+        while os.fstat(1).st_blocks * 512 > _FAR_AHEAD:  # however late the worker looks at the log
+            time.sleep(0.005)
+        os.write(1, b"%06d " % number + b"x" * ((1 << 20) - 8) + b"\n")
+        time.sleep(0.005)
+        yield Progress(number, megabytes, "flooding", {})
 
 
 def _hog(megabytes: int) -> Generator[Progress, None, None]:

@@ -51,7 +51,7 @@ class FakeBackend:
         """Ends of attempts, from reports and registrations alike, in the order they came."""
         return [report["delivery"] for report in self.reports if report.get("delivery")]
 
-    def wait_for(self, condition: Any, timeout_s: float = 30.0) -> None:
+    def wait_for(self, condition: Any, timeout_s: float = 90.0) -> None:
         """Block until ``condition()`` holds after some request."""
         with self.changed:
             if not self.changed.wait_for(condition, timeout_s):
