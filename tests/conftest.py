@@ -7,13 +7,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from support.postgres import Postgres, binaries, running_postgres
 
 # A red build must be about the change that it builds; new examples are found on developers' machines.
-settings.register_profile("ci", derandomize=True, print_blob=True)
-settings.register_profile("search", print_blob=True)
+# How long an example takes says something about the machine only.
+TIMELESS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", derandomize=True, print_blob=True, **TIMELESS)
+settings.register_profile("search", print_blob=True, **TIMELESS)
 settings.load_profile("ci" if os.environ.get("CI") else "search")
 
 

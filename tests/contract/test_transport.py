@@ -124,6 +124,9 @@ class TestTransport:
         assert place.nowhere in str(caught.value)
 
     async def test_silence_means_that_the_outcome_is_unknown(self, place: Place) -> None:
+        await place.transport.request(
+            "GET", f"{place.url}/none"
+        )  # so that there is a connection, however slow it was made
         with pytest.raises(NoAnswer, match="did not answer within"):
             await place.transport.request("GET", f"{place.url}/slow", timeout_s=0.1)
 

@@ -62,7 +62,7 @@ class Process:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(20)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_it_serves_an_inherited_socket(tmp_path: Path) -> None:
             assert connection.getresponse().status == 200
             connection.close()
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(20) == 0
         finally:
             if process.poll() is None:
                 process.kill()

@@ -166,7 +166,7 @@ def test_a_busy_worker_ends_in_time_though_its_backend_hangs(alone: Parts) -> No
         family = descendants(worker.pid)
         backend.signal(signal.SIGSTOP)
         worker.signal(signal.SIGTERM)
-        assert worker.process.wait(40) == 0
+        assert worker.process.wait(25) == 0
         _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive
         backend.signal(signal.SIGCONT)

@@ -117,7 +117,7 @@ def test_an_idle_worker_ends_at_a_signal_and_leaves_nobody(
     family = worker.family()
     assert family, "the nursery is a child of the worker"
     worker.process.send_signal(number)
-    assert worker.process.wait(40) == 0
+    assert worker.process.wait(10) == 0
     assert all_gone(family)
 
 
@@ -126,7 +126,7 @@ def test_a_default_start_logs_no_warning(running: Callable[..., Running], backen
     assert worker.start("count 1") == 202  # the real job body: it fails on this strategy, which is no warning
     backend.wait_for(lambda: backend.deliveries)
     worker.process.terminate()
-    assert worker.process.wait(40) == 0
+    assert worker.process.wait(10) == 0
     log = worker.log.read_text()
     assert "Registered with" in log
     assert not any(word in log for word in ("WARNING", "Warning", "ERROR", "Traceback")), log
@@ -152,7 +152,7 @@ def test_a_busy_worker_gives_its_work_back(
     family = worker.family()
     for number in numbers:
         worker.process.send_signal(number)
-    assert worker.process.wait(40) == 0
+    assert worker.process.wait(25) == 0
     assert [delivery["status"] for delivery in backend.deliveries] == ["released"]
     assert all_gone(family)
 
@@ -166,7 +166,7 @@ def test_a_worker_under_nohup_outlives_its_terminal(running: Callable[..., Runni
     worker.process.send_signal(signal.SIGHUP)
     assert worker.ask("GET", "/health")[1]["worker_status"] == "idle"
     worker.process.terminate()
-    assert worker.process.wait(40) == 0
+    assert worker.process.wait(25) == 0
 
 
 def test_a_stubborn_job_does_not_hold_up_the_end(
@@ -177,7 +177,7 @@ def test_a_stubborn_job_does_not_hold_up_the_end(
     worker.wait_progress()
     family = worker.family()
     worker.process.terminate()
-    assert worker.process.wait(40) == 0
+    assert worker.process.wait(25) == 0
     assert [delivery["status"] for delivery in backend.deliveries] == ["released"]
     assert all_gone(family)
 
@@ -191,7 +191,7 @@ def test_a_second_signal_ends_at_once(running: Callable[..., Running]) -> None:
     while worker.ask("GET", "/health")[1]["worker_status"] != "draining":
         time.sleep(0.02)
     worker.process.terminate()
-    assert worker.process.wait(40) == 128 + signal.SIGTERM, "it does not wait for the grace of ten minutes"
+    assert worker.process.wait(10) == 128 + signal.SIGTERM
     assert all_gone(family)
 
 

@@ -159,10 +159,21 @@ class ControlPlane:
 
 
 async def calm(turns: int = 30) -> None:
-    """Let everything that can go on go on; threads get a moment too."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.005)
+    """Let everything that can go on go on, also what threads work at."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 20.0
+    while True:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.005)
+        if not _threads_work(loop) or loop.time() > deadline:
+            return
+
+
+def _threads_work(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a thread of the loop has something to do; it tells nobody when it is done with everything."""
+    executor = getattr(loop, "_default_executor", None)
+    return executor is not None and len(executor._threads) > executor._idle_semaphore._value
 
 
 async def settle(read: Callable[[], Any], good: Callable[[Any], bool], timeout_s: float = 60.0) -> Any:

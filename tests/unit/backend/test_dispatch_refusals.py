@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.control_plane import STILL, ControlPlane, calm, settle
+from support.virtual import in_virtual_time
 
 
 async def test_a_busy_answer_sends_it_to_another_worker_and_counts_no_failure(plane: ControlPlane) -> None:
@@ -62,6 +63,7 @@ async def test_an_unreachable_worker_is_refused_no_route_and_passed_over(plane: 
 
 
 @pytest.mark.parametrize("word", ["crash", "hang"])
+@in_virtual_time
 async def test_without_an_answer_the_same_attempt_goes_to_the_same_worker_again(
     tmp_path: Path, word: str
 ) -> None:
@@ -78,6 +80,7 @@ async def test_without_an_answer_the_same_attempt_goes_to_the_same_worker_again(
         assert any("outcome unknown" in line for line in operation.story)
 
 
+@in_virtual_time
 async def test_after_a_request_without_an_answer_no_route_proves_nothing(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, replace(STILL, http_timeout_s=0.05))
     async with plane.running():
@@ -112,6 +115,7 @@ async def test_a_worker_that_saw_a_later_attempt_gets_a_later_one(plane: Control
     assert [s.attempt for s in worker.starts] == [1, 2]
 
 
+@in_virtual_time
 async def test_a_start_in_doubt_ends_when_the_operation_is_cancelled(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, replace(STILL, http_timeout_s=0.02))
     async with plane.running():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +18,7 @@ from ktrdr.operations.model import OperationStatus, OperationType
 from ktrdr.protocol.messages import OperationView
 from ktrdr.protocol.transports import AsgiTransport
 from support.eventually import until
+from support.virtual import in_virtual_time
 
 NAME = "op-1"
 
@@ -55,11 +57,19 @@ class Place:
         self.hub.changed(NAME)
 
 
+@asynccontextmanager
+async def _placed(interval_s: float = 3600.0) -> AsyncIterator[Place]:
+    fleet = Fleet(AsgiTransport({}), None, 1.0, 1.0)
+    made = Place(fleet)
+    made.feeds = Feeds(made.views, made.hub, fleet, interval_s)
+    yield made
+    await fleet.close()
+
+
 @pytest_asyncio.fixture
 async def place() -> AsyncIterator[Place]:
-    fleet = Fleet(AsgiTransport({}), None, 1.0, 1.0)
-    yield Place(fleet)
-    await fleet.close()
+    async with _placed() as made:
+        yield made
 
 
 async def _watch(place: Place, seen: list[int]) -> None:
@@ -147,15 +157,17 @@ async def _reads_in(place: Place, seconds: float) -> int:
         return place.views.reads - before
 
 
-async def test_what_waits_is_read_less_often_than_what_runs(place: Place) -> None:
-    place.feeds = Feeds(place.views, place.hub, place.fleet, 0.01)
-    running = await _reads_in(place, 0.5)
-    place.views.status = OperationStatus.PENDING
-    waiting = await _reads_in(place, 0.5)
-    assert 0 < waiting < running / 2
+@in_virtual_time
+async def test_what_waits_is_read_less_often_than_what_runs() -> None:
+    async with _placed(0.01) as place:
+        running = await _reads_in(place, 0.5)
+        place.views.status = OperationStatus.PENDING
+        waiting = await _reads_in(place, 0.5)
+        assert 0 < waiting < running / 2
 
 
-async def test_a_ledger_that_answers_slowly_is_asked_less_often(place: Place) -> None:
-    place.views.takes_s = 0.05
-    place.feeds = Feeds(place.views, place.hub, place.fleet, 0.001)
-    assert await _reads_in(place, 1.0) <= 6, "a fifth of the time at most"
+@in_virtual_time
+async def test_a_ledger_that_answers_slowly_is_asked_less_often() -> None:
+    async with _placed(0.001) as place:
+        place.views.takes_s = 0.05
+        assert 0 < await _reads_in(place, 1.0) <= 6, "a fifth of the time at most"

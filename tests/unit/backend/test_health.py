@@ -14,6 +14,7 @@ from ktrdr.operations.events import Progressed
 from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import OperationType
 from support.control_plane import STILL, ControlPlane, calm, settle, spec_of
+from support.virtual import in_virtual_time
 
 
 async def _worker(plane: ControlPlane, name: str) -> dict:
@@ -255,6 +256,7 @@ async def test_probes_run_at_the_same_time(plane: ControlPlane) -> None:
     await probing
 
 
+@in_virtual_time
 async def test_a_silent_worker_costs_a_time_out_and_nothing_else(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, replace(STILL, health_timeout_s=0.05))
     async with plane.running():

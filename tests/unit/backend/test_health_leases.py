@@ -15,6 +15,7 @@ from ktrdr.operations.machine import Transition
 from ktrdr.operations.memory.ledger import MemoryStore
 from ktrdr.operations.model import ModelRecord, Operation
 from support.control_plane import STILL, ControlPlane, calm
+from support.virtual import in_virtual_time
 
 
 async def test_failed_probes_alone_do_not_take_work_away(plane: ControlPlane) -> None:
@@ -105,6 +106,7 @@ async def test_a_clock_set_back_while_the_backend_was_away_keeps_no_lease(tmp_pa
         assert len(plane.backend.operations.leases) == 0
 
 
+@in_virtual_time
 async def test_a_backend_that_stood_still_gives_leases_a_full_period(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, replace(STILL, health_interval_s=0.01, worker_removal_s=1e6))
     async with plane.running():

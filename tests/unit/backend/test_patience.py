@@ -14,6 +14,7 @@ from ktrdr.backend.patience import Patience
 from ktrdr.errors import Conflict
 from ktrdr.protocol.transports import Answer, AsgiTransport
 from support.eventually import until
+from support.virtual import in_virtual_time
 
 URL = "http://127.0.0.1:8000"
 
@@ -55,6 +56,7 @@ class Hanging:
         return await self._transport.request(method, f"{URL}/api/v1{path}", timeout_s=30.0)
 
 
+@in_virtual_time
 async def test_a_change_that_hangs_is_answered_and_goes_on() -> None:
     hanging = Hanging()
     answer = await hanging.ask("POST", "/operations/x/cancel")
@@ -70,6 +72,7 @@ async def test_a_change_that_hangs_is_answered_and_goes_on() -> None:
     ("method", "path"),
     [("GET", "/operations/x/cancel"), ("POST", "/data/import"), ("POST", "/operations/x/slowly")],
 )
+@in_virtual_time
 async def test_reads_imports_and_what_has_begun_to_answer_may_take_their_time(method: str, path: str) -> None:
     hanging = Hanging()
     asking = asyncio.create_task(hanging.ask(method, path))
@@ -79,6 +82,7 @@ async def test_reads_imports_and_what_has_begun_to_answer_may_take_their_time(me
     assert (await asking).status == 200
 
 
+@in_virtual_time
 async def test_answers_in_time_pass_unchanged() -> None:
     hanging = Hanging()
     hanging.gate.set()
@@ -86,6 +90,7 @@ async def test_answers_in_time_pass_unchanged() -> None:
     assert (await hanging.ask("POST", "/operations/x/retry")).status == 409
 
 
+@in_virtual_time
 async def test_a_request_that_is_broken_off_breaks_off_the_work() -> None:
     hanging = Hanging()
     asking = asyncio.create_task(hanging.ask("POST", "/operations/x/cancel"))

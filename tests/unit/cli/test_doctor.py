@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from ktrdr.cli.doctor import (
 )
 from ktrdr.operations.sql.ledger import SqlStore
 from ktrdr.operations.sql.tables import SCHEMA
+from support.ports import kept_port, refusing_url
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,7 @@ def _serving(answers: dict[str, tuple[int, Any]], date: str | None = None) -> It
 
 
 def test_ports() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        silent.close()
-        assert check_port(port, "the backend", needed=True).status == "ok"
+    assert check_port(kept_port(), "the backend", needed=True).status == "ok"
     for health, told in (
         ({"status": "healthy", "version": "1.2", "workers": 0}, "a ktrdr backend (1.2) answers there"),
         ({"status": "healthy", "worker_id": "w1"}, "ktrdr worker w1 answers there"),
@@ -227,9 +224,7 @@ def test_the_disk_of_the_backend(free: Any, expected: list[str]) -> None:
 
 @pytest.mark.parametrize(("told", "status"), [(True, "fail"), (False, "warn")])
 def test_no_backend(told: bool, status: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    backend, clock = check_backend(url, None, told=told)
+    backend, clock = check_backend(refusing_url(), None, told=told)
     assert (backend.status, clock.name) == (status, "clock")
     assert backend.advice
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 from ktrdr.protocol.serving import PatientProtocol, bounded
 from support.eventually import until
+from support.virtual import in_virtual_time
 
 
 class Body:
@@ -29,6 +30,7 @@ class Body:
         return self._left.pop(0)
 
 
+@in_virtual_time
 async def test_a_body_within_the_bounds_passes_and_its_end_is_waited_for() -> None:
     receive = bounded(Body(b"ab", b"cd"), 4, patience_s=0.05)
     assert [(await receive())["body"] for _ in range(2)] == [b"ab", b"cd"]
@@ -46,6 +48,7 @@ async def test_a_body_that_is_too_long() -> None:
     assert refused.value.status_code == 413
 
 
+@in_virtual_time
 async def test_a_body_that_does_not_arrive() -> None:
     receive = bounded(Body(b"ab", more=True), 100, patience_s=0.05)
     await receive()
