@@ -67,6 +67,11 @@ class Fleet:
         self.workers: dict[str, Part] = {}
         self.links: dict[str, Link] = {}
 
+    @property
+    def enough(self) -> Path:
+        """Where this file is, every job comes to its end."""
+        return self.trace.with_name(f"{self.trace.name}.enough")
+
     def start_backend(self) -> Part:
         self.backend = self.parts.backend(**self._settings)
         return self.backend

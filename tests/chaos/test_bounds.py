@@ -38,7 +38,7 @@ class Bed:
 
     def __init__(self, made: Fleet) -> None:
         self.fleet, self.whole = made, True
-        self._enough = made.trace.with_name("trace.enough")
+        self._enough = made.enough
 
     def begin(self, api: Api) -> tuple[str, str]:
         """An operation that runs until :meth:`end`, and the worker that has it."""
@@ -114,8 +114,9 @@ def _timed(plan: Plan, what: str) -> Iterator[None]:
 
 def _lost(bed: Bed, api: Api, name: str, holder: str) -> None:
     """Wait for what is seen of a worker that is not heard: unavailable, then its work is somebody else's."""
-    wait_for(
-        lambda: bed.worker(api, holder).get("status") == "temporarily_unavailable", f"{holder} is unavailable"
+    wait_for(  # and after some seconds it is forgotten
+        lambda: bed.worker(api, holder).get("status") in ("temporarily_unavailable", None),
+        f"{holder} is unavailable",
     )
     view = bed.attempt(api, name, 2)
     assert (view["failures"], view["worker_id"] != holder) == (1, True), view["story"]

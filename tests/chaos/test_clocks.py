@@ -70,14 +70,16 @@ def test_the_wall_clock_jumps(jump_s: float, tmp_path: Path, plan: Plan) -> None
     with fleet(tmp_path / "fleet", plan.random("clock"), backend=dial.environment) as made:
         made.worker("w1", **dial.environment)
         with made.parts.api() as api:
-            first = made.chaos.submit(api, "long")
+            first = made.chaos.submit(api, "endless")
             advancing(api, first)
             _jumped(made, dial, jump_s)
+            made.enough.touch()
             view = made.check([first])[first]
             assert (view["attempt"], view["failures"]) == (1, 0), f"no lease ended early: {view['story']}"
 
+            made.enough.unlink()
             made.worker("w2", **dial.environment)
-            lost = made.chaos.submit(api, "slow")
+            lost = made.chaos.submit(api, "endless")
             holder = made.workers[advancing(api, lost)["worker_id"]]
             holder.signal(signal.SIGSTOP)
             dial.set(0.0)  # once more, in the other direction
@@ -85,6 +87,7 @@ def test_the_wall_clock_jumps(jump_s: float, tmp_path: Path, plan: Plan) -> None
             wait_for(lambda: api.get(f"/operations/{lost}")["attempt"] == 2, "another worker has it", LOST_S)
             took_s = kept(EVENT, time.monotonic() - began, LEASES)
             holder.signal(signal.SIGCONT)
+            made.enough.touch()
             assert made.check([lost])[lost]["failures"] == 1
         made.converged()
         no_tracebacks(made.parts)

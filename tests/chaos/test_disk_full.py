@@ -69,11 +69,12 @@ def test_the_backend_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
                 made.worker(name, KTRDR_HOME=str(tmp_path / name))
             stream = Stream(made, plan.random("backend's disk/stream"))
             with made.parts.api() as api:
-                running = made.chaos.submit(api, "long")
+                running = made.chaos.submit(api, "endless")
                 advancing(api, running)
                 with _full(home):
                     _refused(made, stream)
                     assert api.get(f"/operations/{running}")["operation_id"] == running, "reads are served"
+                    made.enough.touch()
                     wait_for(lambda: runs(made.trace, "end")[f"{running}.1"], "its job goes on to its end")
                     outboxes = [tmp_path / name / "workers" / name / "outbox" for name in ("w1", "w2")]
                     wait_for(lambda: [f for o in outboxes for f in o.glob("*.json")], "the result waits")
@@ -96,14 +97,13 @@ def test_a_worker_s_disk_is_full(tmp_path: Path, plan: Plan) -> None:
         fleet(tmp_path / "fleet", plan.random("worker's disk")) as made,
     ):
         made.worker("w1", KTRDR_HOME=str(disk))
-        enough = tmp_path / "fleet" / "trace.enough"
 
         def ended_while_full(name: str) -> Any:
             with made.parts.api() as api, _full(disk):
-                enough.touch()
+                made.enough.touch()
                 with within(event):
                     wait_for(lambda: api.get(f"/operations/{name}")["completed_at"], "its end is told")
-                enough.unlink()
+                made.enough.unlink()
                 return api.get(f"/operations/{name}")
 
         with made.parts.api() as api:

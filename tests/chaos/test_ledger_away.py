@@ -80,9 +80,10 @@ def test_the_database_is_away(outage: str, tmp_path: Path, plan: Plan, postgres:
                 made.worker(worker)
             stream = Stream(made, random)
             with made.parts.api() as api:
-                running = made.chaos.submit(api, "long")
+                running = made.chaos.submit(api, "endless")
                 advancing(api, running)
             end = OUTAGES[outage](postgres, [proxy])
+            made.enough.touch()  # what runs comes to its end meanwhile
             try:
                 told = _answers(made, away_s)
             finally:

@@ -52,7 +52,8 @@ def _small_group() -> Iterator[Path]:
 
 def test_a_job_that_the_kernel_kills_for_want_of_memory(tmp_path: Path, plan: Plan) -> None:
     with _small_group() as group, parts(tmp_path) as running:
-        chaos = Chaos(running, hog=f"hog {WANTED_MB}", quick="late")
+        go = tmp_path / "go"
+        chaos = Chaos(running, hog=f"hog {WANTED_MB} {go}", quick="late")
         running.backend()
         program = f"import os\nopen({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n{PROGRAM}"
         settings = {"WORKER_ID": "small", "KTRDR_HOME": str(running.home), "KTRDR_API_URL": running.url}
@@ -63,6 +64,7 @@ def test_a_job_that_the_kernel_kills_for_want_of_memory(tmp_path: Path, plan: Pl
             assert shown["capabilities"]["memory_gb"] == 0.4, "what its group may use"
             hog = chaos.submit(api, "hog")
             [job] = wait_for(lambda: jobs_of(part), "the job's process")
+            go.touch()
             wait_for(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "it is killed")
             with within("job's process out of memory"):
                 view = finished(api, hog)

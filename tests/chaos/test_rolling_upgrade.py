@@ -35,6 +35,7 @@ def test_a_version_that_migrates_the_ledger(tmp_path: Path, plan: Plan, postgres
             advancing(api, made.submit(api, "long", "long"))
         began = time.monotonic()
         made.backend("new", **newer)  # while the old one leads and is asked all the time
+        made.enough.touch()
         wait_for(lambda: several.health("new").get("role") == "leader", "the new one leads", BOUND_S)
         event = "a backend of a version that changes the tables starts beside an older one"
         took_s = kept(event, time.monotonic() - began, MIGRATION_S)

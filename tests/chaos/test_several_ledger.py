@@ -87,6 +87,7 @@ def _endure(made: Company, fault: str, away_s: float, plan: Plan) -> None:
         advancing(api, made.submit(api, "long", f"long {fault}"))
     before = made.several.says(made.several.leader())["epoch"]
     end = FAULTS[fault](made)
+    made.enough.touch()  # what runs comes to its end meanwhile
     taken = stream.taken
     try:
         if "leader" in fault:

@@ -23,7 +23,7 @@ _FAR_AHEAD = (
 
 
 def perform(spec: JobSpec, env: JobEnvironment) -> Job:
-    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``, ``hog MEGABYTES``,
+    """``poison FIELD``, ``shout BYTES``, ``boast BYTES``, ``mutter``, ``late``, ``flood MEGABYTES``, ``fetch DIGEST``, ``deaf SECONDS``, ``hog MEGABYTES WHEN``,
     ``climb STEPS PAUSE [ENOUGH]``, ``trace FILE SECONDS``."""
     verb, _, rest = spec.strategy.partition(" ")
     run = env.scratch.parent.name  # operation and attempt
@@ -45,7 +45,8 @@ def perform(spec: JobSpec, env: JobEnvironment) -> Job:
         case "flood":
             yield from _flood(int(rest))
         case "hog":
-            yield from _hog(int(rest))
+            megabytes, when = rest.split()
+            yield from _hog(int(megabytes), Path(when))
         case "late":
             yield from _steps(2, 5, 4)
         case "climb":
@@ -93,9 +94,12 @@ def _flood(megabytes: int) -> Generator[Progress, None, None]:
         yield Progress(number, megabytes, "flooding", {})
 
 
-def _hog(megabytes: int) -> Generator[Progress, None, None]:
-    """Use so much memory, little by little."""
+def _hog(megabytes: int, when: Path) -> Generator[Progress, None, None]:
+    """Use so much memory, little by little, from the moment on at which there is this file."""
     held: list[bytes] = []
+    while not when.exists():
+        time.sleep(0.005)
+        yield Progress(1, megabytes, "about to hog", {})
     while len(held) < megabytes:
         held.append(b"x" * (1 << 20))
         yield Progress(len(held), megabytes, "hogging", {})
