@@ -30,5 +30,5 @@ class TestPostgresLeadership(LeadershipContract):
         store = SqlStore(postgres.url(database))
         place = store.database
         assert place is not None
-        yield lambda name: PostgresLeadership(place, name, lease_s=2.0, tell=store.tell)
+        yield lambda name: PostgresLeadership(place, name, lease_s=60.0, tell=store.tell)
         await store.close()
