@@ -216,7 +216,7 @@ def _train(wire: Wire, epochs: int) -> str:
 
 def rows(*, tiny: bool = False) -> list[Row]:
     """The table's rows."""
-    started, got = measure(1, 10, 0) if tiny else measure()
+    started, got = measure(1, 100, 0) if tiny else measure()
 
     def row(key: str, what: str, times: Times, name: str, target: float, note: str = "") -> Row:
         spread = f"p95 {times.p(name, 0.95):.1f} ms of {len(times.ms[name])}"

@@ -99,7 +99,7 @@ def test_a_worker_that_was_stopped_past_its_lease_counts_no_more(alone: Parts, t
             holder = advancing(api, name)["worker_id"]
             workers[holder].signal(signal.SIGSTOP)
             for other in {"w1", "w2"} - set(workers):
-                workers[other] = chaos.worker(other)
+                workers[other] = chaos.worker(other, wait=False)  # it may be given the work at once
             view = wait_for(
                 lambda: v if (v := api.get(f"/operations/{name}"))["attempt"] == 2 else None, "attempt 2"
             )
