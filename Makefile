@@ -16,7 +16,7 @@ WORKERS ?= 2
 SOAK_MINUTES ?= 3
 SEEDS ?= 7,18,33
 
-.PHONY: help setup setup-dev demo test test-unit test-integration test-e2e test-crash test-api test-chaos sim sim-full sim-mutants coverage-report bench bench-control quality format docs clean
+.PHONY: help setup setup-dev demo test test-again test-unit test-integration test-e2e test-crash test-api test-chaos sim sim-full sim-mutants coverage-report bench bench-control quality format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ test: $(VENV)/.ready-dev ## the whole suite, with branch coverage, failing under
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup --cov --cov-report= tests
 	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM) | tail -n 25
+
+test-again: $(VENV)/.ready-dev ## what failed in the run before, once more and alone
+	@$(if $(ROUNDS),CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),1)) $(PYTEST) -q --last-failed --last-failed-no-failures none tests
+	@$(BIN)/coverage report --fail-under=$(COVERAGE_MINIMUM) | tail -n 2
 
 test-unit: $(VENV)/.ready-dev ## pure and fast tests
 	@$(PYTEST) -q -n $(WORKERS) tests/unit tests/contract tests/reference
