@@ -72,7 +72,9 @@ def test_b6_4_default_start_logs_no_warning(alone: Parts) -> None:
     workers = [alone.worker("backtesting", "b1"), alone.worker("training", "t1")]
     for part in (*workers, backend):  # in this order: that a backend is away is worth a warning
         assert part.stop() == 0
-        lines = [line for line in part.text().splitlines() if not re.search(r"Worker \w+ is unavailable", line)]
+        lines = [
+            line for line in part.text().splitlines() if not re.search(r"Worker \w+ is unavailable", line)
+        ]
         assert not re.search(r"warn|error|traceback|critical", "\n".join(lines), re.IGNORECASE), part.text()
 
 

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         operations=chosen.operations,
         chaos_s=chosen.chaos_s,
         backends=chosen.backends,
+        longest_s=chosen.longest_s,
     )
     without = tuple(filter(None, chosen.without.split(",")))
     faults: Counter[str] = Counter()
@@ -68,6 +69,9 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--backends", type=int, help="on one ledger; as many as the seed has")
     parser.add_argument(
         "--chaos-s", type=float, help="virtual seconds of faults; so many that the fleet is busy"
+    )
+    parser.add_argument(
+        "--longest-s", type=float, default=Size().longest_s, help="virtual seconds of the longest jobs"
     )
     parser.add_argument(
         "--without", default="", help="kinds of faults to leave out, as a shrunk run names them"

@@ -55,8 +55,8 @@ CHOICE_BUGS = (
     _bug(
         "the queue is served from its end",
         _DISPATCH,
-        "        for o in pending:\n            if not free.get",
-        "        for o in reversed(pending):\n            if not free.get",
+        "        for o in pending:\n            if not free:",
+        "        for o in reversed(pending):\n            if not free:",
     ),
     _bug(
         "a submission overtakes the queue",

@@ -98,12 +98,14 @@ WITH_SEVERAL = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """``chaos_s`` is virtual: submissions and faults happen in it; afterwards everything heals."""
+    """``chaos_s`` is virtual: submissions and faults happen in it; afterwards everything heals. ``longest_s`` is a
+    job's, undisturbed."""
 
     workers: int = 8
     operations: int = 240
     chaos_s: float = 750.0
     heal_s: float = 3600.0
+    longest_s: float = 60.0
     backends: int | None = None  # None: as many as the seed has
 
 

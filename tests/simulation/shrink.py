@@ -34,6 +34,7 @@ class Plan:
     def __str__(self) -> str:
         size = self.size
         words = f"--seeds {self.seed} --workers {size.workers} --operations {size.operations} --chaos-s {size.chaos_s:g}"
+        words += "" if size.longest_s == Size().longest_s else f" --longest-s {size.longest_s:g}"
         words += "" if size.backends is None else f" --backends {size.backends}"
         return f"{words} --without {','.join(self.without)}" if self.without else words
 

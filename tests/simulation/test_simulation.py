@@ -17,6 +17,7 @@ from ktrdr.operations.machine import new_operation
 from ktrdr.testing.operations import T0, a_submission
 from simulation.laws_queue import QueueLaws
 from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
+from simulation.shrink import Plan
 from simulation.world import simulate
 from support.processes import unmeasured
 
@@ -79,6 +80,23 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed(backends: str) -
         lines.add(done.stdout.rpartition("trace ")[2])
     assert len(lines) == 1
     assert len(lines.pop().strip()) == 64
+
+
+def test_a_plan_names_all_that_repeats_it() -> None:
+    said = "--seeds 7 --workers 4 --operations 40 --chaos-s 250"
+    assert str(Plan(7, SMALL)) == said
+    size = replace(SMALL, longest_s=15.0, backends=3)
+    assert str(Plan(7, size, ("drop",))) == f"{said} --longest-s 15 --backends 3 --without drop"
+
+
+def test_shorter_jobs_take_fewer_events(tmp_path: Path) -> None:
+    took = []
+    for longest_s in (60.0, 3.0):
+        size = replace(SMALL, chaos_s=50.0, longest_s=longest_s)
+        report = simulate(7, tmp_path / str(longest_s), size, Weather.calm())
+        assert report.violation is None
+        took.append(report.events)
+    assert took[1] < took[0]
 
 
 def test_another_seed_is_another_run(tmp_path: Path) -> None:

@@ -74,11 +74,13 @@ class SimulatedWorker:
         laws: Laws,
         *,
         gpu: bool,
+        longest_s: float,
         doors: tuple[str, ...],
         shelf: Shelf,
     ) -> None:
         self._doors, self._shelf, self._cache = doors, shelf, Cache()
         self.worker_id, self.worker_type, self.gpu = worker_id, worker_type, gpu
+        self._longest_s = longest_s  # of a job
         self.key = laws.passes.key_of(worker_id)
         self.token: str | None = None  # what its process was started with
         self.url = f"http://10.0.{int(worker_id[1:]) // 250}.{int(worker_id[1:]) % 250 + 1}:5003"
@@ -275,7 +277,9 @@ class SimulatedWorker:
             fate = "child_died"
         if Random(f"poison/{operation_id}").random() < _POISON:
             fate = "poison"
-        duration = random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, 60.0)
+        duration = (
+            random.uniform(0.05, 2.0) if random.random() < 0.3 else random.uniform(2.0, self._longest_s)
+        )
         files = self._files(operation_id, job) if writes_checkpoints(operation_id) else None
         now, watch = self._clock.now(), self._stop_watch()
         return Run(operation_id, job.attempt, job.spec, now, duration, fate, watch, files)

@@ -265,6 +265,7 @@ class _World:
             self._random(f"worker/{number}"),
             self._laws,
             gpu=number % 4 == 1,
+            longest_s=self._size.longest_s,
             doors=self._machine.urls,
             shelf=self._machine.common.shelf,
         )

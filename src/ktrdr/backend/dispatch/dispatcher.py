@@ -184,6 +184,8 @@ class Dispatcher:
         """Assign as many as there are workers for, in one commit, and tell the workers; False if there were none."""
         claims, free = {}, self._free()
         for o in pending:
+            if not free:
+                break
             if not free.get(o.operation_type, False) and (o.requires_gpu or o.operation_type not in free):
                 continue
             rather_not = o.worker_id if o.failures else None
