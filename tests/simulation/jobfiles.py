@@ -94,9 +94,9 @@ class JobFiles:
         return CheckpointLog(list(told.saved), list(told.refused), list(told.notes))
 
     @property
-    def refused(self) -> int:
-        """How many of those that it was given were of no use."""
-        return len(self._folder.told.refused)
+    def refused(self) -> list[str]:
+        """Those of the given that were of no use."""
+        return list(self._folder.told.refused)
 
     def next_after(self, done: int) -> int:
         """The step after which the next one is due."""

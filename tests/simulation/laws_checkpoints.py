@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ktrdr.operations.events import Event, Released
@@ -22,9 +23,10 @@ class CheckpointLaws:
 
     def __init__(self, laws: Laws, shelf: Shelf, seen: Counter[str]) -> None:
         self._laws, self._shelf, self._seen = laws, shelf, seen
-        self._acknowledged: dict[
-            str, tuple[str, int]
-        ] = {}  # operation: the newest that its worker may rely on
+        self._acknowledged: dict[str, tuple[str, int]] = {}
+        """Operation: the newest that its worker may rely on."""
+        self._given_up: set[tuple[str, str]] = set()
+        """Operation and checkpoint: found damaged by an attempt that was the newest."""
         shelf.on_delete = self._deleted
 
     def submitted(self, operation: Operation) -> None:
@@ -82,10 +84,10 @@ class CheckpointLaws:
         )
         self._acknowledged[operation_id] = digest, self._shelf.made[digest].done
 
-    def begun(self, operation_id: str, attempt: int, used: str, first: int, refused: int) -> None:
-        """An attempt begins after ``first`` steps, from the checkpoint ``used``, having refused some."""
+    def begun(self, operation_id: str, attempt: int, used: str, first: int, refused: Sequence[str]) -> None:
+        """An attempt begins after ``first`` steps, from the checkpoint ``used``, having found ``refused`` damaged."""
         record = self._laws.find(operation_id)
-        self._seen["torn checkpoint skipped"] += refused > 0
+        self._seen["torn checkpoint skipped"] += bool(refused)
         if used:
             self._seen["went on from a checkpoint"] += 1
             made = self._shelf.made[used]
@@ -105,12 +107,15 @@ class CheckpointLaws:
         if record is None or record.attempt != attempt:
             return  # an old order that a worker heard late: it comes to nothing
         digest, done = self._acknowledged.get(operation_id, ("", 0))
+        # What was found damaged leaves the record for good, and a late copy of its upload may then make it whole again.
+        left = (operation_id, digest) in self._given_up and digest not in record.checkpoints
         self._laws.demand(
-            first >= done or not self._shelf.whole(digest),
+            first >= done or left or not self._shelf.whole(digest),
             "acknowledged work is not done again",
             f"it begins after {first}, and {digest[:12]} is whole and after {done}",
             operation_id,
         )
+        self._given_up |= {(operation_id, found) for found in refused}
 
     def _deleted(self, digest: str) -> None:
         made = self._shelf.made.get(digest)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -15,14 +18,18 @@ import pytest
 from ktrdr.backend.operations.service import operation_view
 from ktrdr.operations.machine import new_operation
 from ktrdr.testing.operations import T0, a_submission
+from simulation.laws_checkpoints import CheckpointLaws
 from simulation.laws_queue import QueueLaws
 from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
+from simulation.shelf import Made, Shelf
 from simulation.shrink import Plan
 from simulation.world import simulate
 from support.processes import unmeasured
 
 if TYPE_CHECKING:
+    from ktrdr.operations.model import Operation
     from simulation.laws import Laws
+    from simulation.trace import Trace
 
 SEEDS = (7, 18, 33)  # as in the Makefile: together they bring about everything that is demanded
 SMALL = Size(workers=4, operations=40, chaos_s=250.0)
@@ -119,9 +126,13 @@ def test_a_run_does_not_depend_on_those_before_it() -> None:
 
 
 class _Judge:
-    """The laws as far as that of the queue needs them."""
+    """The laws as far as those of the queue and of checkpoints need them."""
 
     clock_s = 0.0
+    record: Operation | None = None
+
+    def find(self, _operation_id: str) -> Operation | None:
+        return self.record
 
     def now(self) -> float:
         return self.clock_s
@@ -145,3 +156,37 @@ def test_positions_in_the_queue_are_remembered_by_time_however_many_are_asked_fo
     queue.answered(waiting[1], 2, None)
     with pytest.raises(AssertionError, match=r"the ledger said \[\]"):
         queue.shown(operation_view(waiting[0], 1, None))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_checkpoint_that_was_found_damaged_is_given_up_even_if_a_late_copy_mends_it(recorded: bool) -> None:
+    """Ten thousand workers brought it about: an upload of attempt 1 that arrived when attempt 3 was to begin."""
+    judge = _Judge()
+    shelf = Shelf(cast("Trace", judge), Random(1))
+    laws = CheckpointLaws(cast("Laws", judge), shelf, Counter())
+    made = Made("op_a", 1, 5)
+    shelf.take(b"five steps", made, torn=0.0)
+    (digest,) = shelf.made
+    judge.record = replace(new_operation(a_submission("op_a"), T0), attempt=1, checkpoint_digest=digest)
+    laws.told("op_a", 1, digest)
+    shelf.discard(digest, unused_since=math.inf)
+    judge.record = replace(judge.record, attempt=2)
+    laws.begun("op_a", 2, "", 0, [digest])
+    judge.record = replace(judge.record, attempt=3, checkpoint_digest=digest if recorded else None)
+    laws.begun("op_a", 3, "", 0, [])  # nobody has brought it again
+    shelf.take(b"five steps", made, torn=0.0)
+    with pytest.raises(AssertionError, match="acknowledged work") if recorded else nullcontext():
+        laws.begun("op_a", 3, "", 0, [])
+
+
+def test_work_whose_checkpoint_nobody_found_damaged_is_not_done_again() -> None:
+    judge = _Judge()
+    shelf = Shelf(cast("Trace", judge), Random(1))
+    laws = CheckpointLaws(cast("Laws", judge), shelf, Counter())
+    shelf.take(b"five steps", Made("op_a", 1, 5), torn=0.0)
+    (digest,) = shelf.made
+    judge.record = replace(new_operation(a_submission("op_a"), T0), attempt=1, checkpoint_digest=digest)
+    laws.told("op_a", 1, digest)
+    judge.record = replace(judge.record, attempt=2, checkpoint_digest=None)
+    with pytest.raises(AssertionError, match="acknowledged work"):
+        laws.begun("op_a", 2, "", 0, [])
