@@ -18,6 +18,9 @@ settings.register_profile("ci", derandomize=True, print_blob=True, **TIMELESS)
 settings.register_profile("search", print_blob=True, **TIMELESS)
 settings.load_profile("ci" if os.environ.get("CI") else "search")
 
+# Set in many containers: with it an output that cannot be written fails where it is printed, and not at the exit of the
+# process, as it does for most users.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell lets what it starts in the background ignore Ctrl-C; the tests of Ctrl-C, and all that they start, need it.

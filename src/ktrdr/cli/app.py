@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -96,8 +97,15 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     With ``--json`` the message is a JSON object in the form of the API's problems.
     """
-    as_json = "--json" in (sys.argv if argv is None else argv)
     _spell_what_the_terminal_lacks()
+    try:
+        return _outcome(argv)
+    finally:
+        _let_go_of_what_cannot_be_written()
+
+
+def _outcome(argv: Sequence[str] | None) -> int:
+    as_json = "--json" in (sys.argv if argv is None else argv)
     try:
         outcome = cli.main(
             args=None if argv is None else list(argv), prog_name="ktrdr", standalone_mode=False
@@ -131,6 +139,19 @@ def _spell_what_the_terminal_lacks() -> None:
     spelt (``\\u0441``), as Python does on stderr, instead of ending the command."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_what_cannot_be_written() -> None:
+    """It stays in the stream's buffer, and the interpreter, which tries again at its exit, would end with 120 instead of
+    our exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _usage(error: click.ClickException, as_json: bool) -> int:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,45 +93,65 @@ def test_unreachable_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ktrdr up" in problem["detail"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_an_output_that_takes_nothing_is_a_failure() -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "ktrdr", "strategies", "schema"], stdout=full, stderr=subprocess.PIPE, text=True,
-            check=False, timeout=60,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.startswith("ktrdr: The system refused: No space left")
-
-
-def test_a_reader_that_goes_away_is_no_defect() -> None:
+def _to_a_reader_that_is_gone() -> int:
     reader, writer = os.pipe()
     os.close(reader)
+    return writer
+
+
+def _to_a_full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def _outcome(arguments: list[str], out: int, err: int, *, unbuffered: bool) -> tuple[int, str]:
+    """The exit code, and what stderr got, of a command whose outputs go to these descriptors; it closes them."""
+    env = os.environ | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {})
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ktrdr", "strategies", "schema"], stdout=writer, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "ktrdr", *arguments], stdout=out, stderr=err, text=True, env=env,
             check=False, timeout=60,
         )  # fmt: skip
     finally:
-        os.close(writer)
-    assert done.returncode == 128 + signal.SIGPIPE
-    assert done.stderr == ""
+        for descriptor in {out, err} - {subprocess.PIPE, subprocess.DEVNULL}:
+            os.close(descriptor)
+    return done.returncode, done.stderr or ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(["nonsense"], 2), (["nonsense", "--json"], 2), (["strategies", "validate", "absent.yaml"], 2)],
-)
-def test_an_error_that_nobody_reads_keeps_its_exit_code(arguments: list[str], code: int) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "ktrdr", *arguments], stdout=writer, stderr=writer, check=False, timeout=60
-        )
-    finally:
-        os.close(writer)
-    assert done.returncode == code
+_A_PAGE, _A_LINE = ["strategies", "schema"], ["--version"]  # more than a buffer holds, and less
+_MISTAKES = [["nonsense"], ["nonsense", "--json"], ["strategies", "validate", "absent.yaml"]]
+_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+_unbuffered = pytest.mark.parametrize("unbuffered", [False, True])
+
+
+@_full
+@_unbuffered
+@pytest.mark.parametrize("arguments", [_A_PAGE, _A_LINE])
+def test_an_output_that_takes_nothing_is_a_failure(arguments: list[str], unbuffered: bool) -> None:
+    code, told = _outcome(arguments, _to_a_full_disk(), subprocess.PIPE, unbuffered=unbuffered)
+    assert (code, told) == (1, "ktrdr: The system refused: No space left on device.\n")
+    both = _to_a_full_disk()
+    assert _outcome(arguments, both, both, unbuffered=unbuffered) == (1, "")
+
+
+@_unbuffered
+@pytest.mark.parametrize("arguments", [_A_PAGE, _A_LINE])
+def test_a_reader_that_goes_away_is_no_defect(arguments: list[str], unbuffered: bool) -> None:
+    gone = _to_a_reader_that_is_gone()
+    code, told = _outcome(arguments, gone, subprocess.PIPE, unbuffered=unbuffered)
+    assert (code, told) == (128 + signal.SIGPIPE, "")
+    gone = _to_a_reader_that_is_gone()
+    assert _outcome(arguments, gone, gone, unbuffered=unbuffered) == (128 + signal.SIGPIPE, "")
+
+
+@_unbuffered
+@pytest.mark.parametrize("nowhere", [_to_a_reader_that_is_gone, pytest.param(_to_a_full_disk, marks=_full)])
+@pytest.mark.parametrize("arguments", _MISTAKES)
+def test_an_error_that_nobody_reads_keeps_its_exit_code(
+    arguments: list[str], nowhere: Callable[[], int], unbuffered: bool
+) -> None:
+    assert _outcome(arguments, subprocess.DEVNULL, nowhere(), unbuffered=unbuffered) == (2, "")
+    both = nowhere()
+    assert _outcome(arguments, both, both, unbuffered=unbuffered) == (2, "")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
