@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -15,9 +16,9 @@ from pathlib import Path
 import psutil
 
 from ktrdr.protocol.messages import Capabilities
-from ktrdr.workers.cgroup import memory_limit
+from ktrdr.workers.cgroup import core_limit, memory_limit
 
-__all__ = ["GPU_PROBE", "detect_capabilities", "gpu_possible", "package_version"]
+__all__ = ["GPU_PROBE", "cores_within", "detect_capabilities", "gpu_possible", "package_version"]
 
 _log = logging.getLogger(__name__)
 GPU_PROBE = (sys.executable, "-m", "ktrdr.workers.gpu_probe")
@@ -41,16 +42,23 @@ def gpu_possible() -> bool:
     )
 
 
+def cores_within(usable: int, share: float | None) -> int:
+    """How many of ``usable`` cores a group keeps busy that may use ``share`` seconds of CPU a second: a part counts as one."""
+    return usable if share is None else min(usable, max(1, math.ceil(share)))
+
+
 def detect_capabilities(
     *, with_gpu: bool, probe: Sequence[str] = GPU_PROBE, timeout_s: float = 20.0, possible: bool | None = None
 ) -> Capabilities:
     """Look at this machine; takes at most ``timeout_s``, and no time worth naming where no GPU can be.
 
+    Memory and cores are those that this process may use, in a container its share.
+
     ``with_gpu`` False never starts a process. A probe that fails or is too slow means "no GPU", with a warning.
     """
     memory = min(psutil.virtual_memory().total, memory_limit() or 1 << 60)
     usable = getattr(os, "sched_getaffinity", None)
-    cores = len(usable(0)) if usable else (os.cpu_count() or 1)
+    cores = cores_within(len(usable(0)) if usable else (os.cpu_count() or 1), core_limit())
     base = Capabilities(cores=cores, memory_gb=round(memory / 2**30, 1), version=package_version())
     if not with_gpu or not (gpu_possible() if possible is None else possible):
         return base

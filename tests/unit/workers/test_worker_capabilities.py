@@ -12,6 +12,7 @@ import pytest
 
 from ktrdr.workers.capabilities import (
     GPU_PROBE,
+    cores_within,
     detect_capabilities,
     gpu_possible,
     package_version,
@@ -25,10 +26,15 @@ def saying(text: str) -> list[str]:
 
 def test_cores_memory_and_version_without_a_process() -> None:
     found = detect_capabilities(with_gpu=False, probe=["/no/such/program"], possible=True)
-    assert found.cores == len(os.sched_getaffinity(0))
+    assert 1 <= found.cores <= len(os.sched_getaffinity(0))
     assert found.memory_gb > 0.1
     assert found.version == package_version()
     assert not found.gpu
+
+
+@pytest.mark.parametrize(("share", "cores"), [(None, 4), (0.01, 1), (1.0, 1), (1.5, 2), (4.0, 4), (64.0, 4)])
+def test_cores_are_those_of_the_container(share: float | None, cores: int) -> None:
+    assert cores_within(4, share) == cores
 
 
 def test_no_probe_where_no_gpu_can_be() -> None:
