@@ -241,6 +241,19 @@ async def test_only_what_is_whole_is_handed_on(stocked: ControlPlane) -> None:
     )
 
 
+async def test_a_resume_that_is_repeated_is_what_it_became_though_its_checkpoints_are_gone(
+    stocked: ControlPlane,
+) -> None:
+    _, first = await ended(stocked, "failed", b"one")
+    path = f"/api/v1/operations/{first}/resume"
+    name = (await stocked.ask("POST", path, Idempotency_Key="resume-1")).json()["operation_id"]
+    stocked.backend.artifacts.delete(sha(first, b"one"))
+    again = await stocked.ask("POST", path, Idempotency_Key="resume-1")
+    assert (again.status, again.json().get("operation_id")) == (202, name)
+    other = await stocked.ask("POST", path, Idempotency_Key="resume-2")
+    assert other.status == 409
+
+
 async def test_without_a_checkpoint_it_says_to_retry(stocked: ControlPlane) -> None:
     _, name = await ended(stocked, "failed")
     answer = await stocked.ask("POST", f"/api/v1/operations/{name}/resume")

@@ -155,6 +155,17 @@ class ServiceOrchestrator(ABC, Generic[R]):
             If the earlier one did not end failed or cancelled, or there is no checkpoint of it to go on from.
         """
         _require_unsuccessful(earlier, "resumed")
+        asked = request_digest("resume", earlier.operation_id)
+        try:
+            checkpoints = await self._to_go_on_from(earlier)
+        except Conflict:
+            if (known := await self._recorded(idempotency_key, asked)) is not None:
+                return known  # there were checkpoints when it came first
+            raise
+        return await self._again(earlier, idempotency_key, asked, checkpoints)
+
+    async def _to_go_on_from(self, earlier: Operation) -> tuple[str, ...]:
+        """The checkpoints of it that are whole, newest first; Conflict if there is none."""
         instead = f"Run it from its start: ktrdr operations retry {earlier.operation_id}"
         if not earlier.checkpoints:
             raise Conflict(
@@ -165,8 +176,7 @@ class ServiceOrchestrator(ABC, Generic[R]):
             raise Conflict(
                 f"The checkpoints of operation {earlier.operation_id} are damaged or gone. {instead}"
             )
-        asked = request_digest("resume", earlier.operation_id)
-        return await self._again(earlier, idempotency_key, asked, checkpoints)
+        return checkpoints
 
     async def _recorded(self, idempotency_key: str | None, asked: str | None) -> Operation | None:
         """What this very request was recorded as, if it came before."""
