@@ -73,7 +73,7 @@ test-chaos: $(VENV)/.ready-dev ## real processes killed, networks cut, disks ful
 sim: $(VENV)/.ready-dev ## the control plane in virtual time under faults; SEEDS=7,18,33 or 1-50, FLEET and OPERATIONS for its size
 	@PYTHONPATH=tests $(BIN)/python -m simulation --jobs $(WORKERS) --seeds $(SEEDS) $(if $(FLEET),--workers $(FLEET)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(CHAOS_S),--chaos-s $(CHAOS_S)) $(if $(ALL),--demand-all)
 
-sim-full: $(VENV)/.ready-dev ## the simulation at its full size, 10,000 workers and 1,000,000 operations: hours and gigabytes; SEED=1
+sim-full: $(VENV)/.ready-dev ## the simulation at its full size, 10,000 workers and 1,000,000 operations: two hours and 12 GiB; SEED=1
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEED),1) --workers 10000 --operations 1000000 --chaos-s 1500 --longest-s 15 --tell-every-s 60
 
 sim-mutants: $(VENV)/.ready-dev ## bugs planted in copies of the control plane, each to be found by the simulation
