@@ -60,11 +60,12 @@ class Commands:
         except Unavailable as error:
             if _NOT_TO_WAIT in error.message:
                 self._trace.situations["refused because it would wait"] += 1
+                name = self._laws.keys.get(key, "")
                 self._laws.demand(
-                    not known,
+                    not known or self._laws.find(name) is None,  # it was, and is forgotten since
                     "what is refused is not recorded",
                     f"{key}: {error.message}",
-                    self._laws.keys.get(key),
+                    name,
                 )
             raise
         self._laws.demand(

@@ -11,13 +11,16 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 
 from ktrdr.backend.operations.service import operation_view
+from ktrdr.errors import Unavailable
 from ktrdr.operations.machine import new_operation
 from ktrdr.testing.operations import T0, a_submission
+from simulation.commands import Commands
 from simulation.laws_checkpoints import CheckpointLaws
 from simulation.laws_queue import QueueLaws
 from simulation.plan import FAULTS, SITUATIONS, WITH_SEVERAL, Size, Weather
@@ -27,7 +30,9 @@ from simulation.world import simulate
 from support.processes import unmeasured
 
 if TYPE_CHECKING:
+    from ktrdr.backend.wiring import Backend
     from ktrdr.operations.model import Operation
+    from simulation.disk import Disk
     from simulation.laws import Laws
     from simulation.trace import Trace
 
@@ -130,6 +135,7 @@ class _Judge:
 
     clock_s = 0.0
     record: Operation | None = None
+    keys: ClassVar = {"a key": "op_a"}
 
     def find(self, _operation_id: str) -> Operation | None:
         return self.record
@@ -190,3 +196,26 @@ def test_work_whose_checkpoint_nobody_found_damaged_is_not_done_again() -> None:
     judge.record = replace(judge.record, attempt=2, checkpoint_digest=None)
     with pytest.raises(AssertionError, match="acknowledged work"):
         laws.begun("op_a", 2, "", 0, [])
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_is_recorded_is_not_refused_unless_it_is_forgotten(forgotten: bool) -> None:
+    """A copy of a submission may arrive minutes late, when what it had become was deleted."""
+    judge = _Judge()
+    judge.record = None if forgotten else new_operation(a_submission("op_a"), T0)
+    follower, trace = SimpleNamespace(leads=False), SimpleNamespace(situations=Counter())
+    commands = Commands(
+        cast("Backend", follower),
+        cast("Any", None),
+        cast("Disk", None),
+        cast("Laws", judge),
+        cast("Trace", trace),
+    )
+
+    async def refused() -> Operation:
+        raise Unavailable("Every training worker is busy, and the request asked not to wait.")
+
+    found = pytest.raises(Unavailable if forgotten else AssertionError, match="asked not to wait")
+    with found:
+        await commands.submitted(refused(), {"when_busy": "reject", "require_gpu": False}, "a key")
+    assert trace.situations == {"refused because it would wait": 1}
