@@ -25,8 +25,8 @@ class CheckpointLaws:
         self._laws, self._shelf, self._seen = laws, shelf, seen
         self._acknowledged: dict[str, tuple[str, int]] = {}
         """Operation: the newest that its worker may rely on."""
-        self._given_up: set[tuple[str, str]] = set()
-        """Operation and checkpoint: found damaged by an attempt that was the newest."""
+        self._given_up: dict[str, set[str]] = {}
+        """Operation: what an attempt of it that was the newest found damaged."""
         shelf.on_delete = self._deleted
 
     def submitted(self, operation: Operation) -> None:
@@ -45,6 +45,7 @@ class CheckpointLaws:
         newest, name = after.checkpoint_digest, before.operation_id
         if after.status.terminal:
             self._acknowledged.pop(name, None)
+            self._given_up.pop(name, None)
         if newest is None or newest in before.checkpoints:
             return
         made = self._shelf.made.get(newest)
@@ -108,14 +109,15 @@ class CheckpointLaws:
             return  # an old order that a worker heard late: it comes to nothing
         digest, done = self._acknowledged.get(operation_id, ("", 0))
         # What was found damaged leaves the record for good, and a late copy of its upload may then make it whole again.
-        left = (operation_id, digest) in self._given_up and digest not in record.checkpoints
+        left = digest in self._given_up.get(operation_id, ()) and digest not in record.checkpoints
         self._laws.demand(
             first >= done or left or not self._shelf.whole(digest),
             "acknowledged work is not done again",
             f"it begins after {first}, and {digest[:12]} is whole and after {done}",
             operation_id,
         )
-        self._given_up |= {(operation_id, found) for found in refused}
+        if refused and not record.status.terminal:
+            self._given_up.setdefault(operation_id, set()).update(refused)
 
     def _deleted(self, digest: str) -> None:
         made = self._shelf.made.get(digest)

@@ -17,6 +17,7 @@ from ktrdr.workers.capabilities import (
     gpu_possible,
     package_version,
 )
+from ktrdr.workers.cgroup import core_limit
 from ktrdr.workers.gpu_probe import from_nvidia_smi, parse_nvidia_smi
 
 
@@ -26,7 +27,7 @@ def saying(text: str) -> list[str]:
 
 def test_cores_memory_and_version_without_a_process() -> None:
     found = detect_capabilities(with_gpu=False, probe=["/no/such/program"], possible=True)
-    assert 1 <= found.cores <= len(os.sched_getaffinity(0))
+    assert found.cores == cores_within(len(os.sched_getaffinity(0)), core_limit())
     assert found.memory_gb > 0.1
     assert found.version == package_version()
     assert not found.gpu
